@@ -1,0 +1,154 @@
+package envelope
+
+import (
+	"time"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/routing"
+)
+
+// Lane is a priority class of queues; its number is the Priority of the header.
+type Lane uint8
+
+// LaneOrder lists the lanes from the most urgent to the ordinary one. An
+// envelope hẹn giờ waits for its hour and then ranks with hỏa tốc.
+var LaneOrder = [...]Lane{3, 4, 2, 1, 0}
+
+// LaneOf returns the lane of a header.
+func LaneOf(h *exchangev1.Header) Lane { return Lane(h.GetPriority()) }
+
+// Urgent reports whether the lane travels in the urgent stream of a peer.
+func (l Lane) Urgent() bool { return l > 0 }
+
+// Onward is the duty to hand an envelope on to one destination relay.
+type Onward struct {
+	// Relay has to have it in the end; the next hop may be another.
+	Relay routing.RelayID
+	// Agencies are the recipients there; empty for a report to the relay itself.
+	Agencies []routing.AgencyCode
+}
+
+// Custody is what a relay takes on when it accepts an envelope: everything the
+// spool makes durable in one step, apart from the bytes of the parts.
+type Custody struct {
+	ID ID
+	// Header holds the canonical bytes.
+	Header []byte
+	// Sender and DocumentID are the dedupe key: the sender's resolved code and
+	// the sender's id of the document.
+	Sender     routing.AgencyCode
+	DocumentID string
+	Lane       Lane
+	// Parts gives size and hash of each part, in order of the header.
+	Parts []PartSum
+	// Ingress is the relay that first accepted it, AcceptedAt when it did.
+	Ingress    routing.RelayID
+	AcceptedAt time.Time
+	// NotBefore holds delivery back (hỏa tốc hẹn giờ); zero: deliver at once.
+	NotBefore time.Time
+	// ExpiresAt is when the mesh gives it up.
+	ExpiresAt time.Time
+	// TraceParent and TraceState are the W3C trace context.
+	TraceParent, TraceState string
+	// Visited lists the relays that had custody before this one, oldest first.
+	Visited []routing.RelayID
+	// FromSender is set at ingress: this relay then remembers the envelope, and
+	// what becomes of each recipient, until all have confirmed.
+	FromSender bool
+	// Report is set for a relay's own statement about a delivery
+	// (Purpose REPORT), consumed by the ledger of its destination.
+	Report bool
+
+	// Inboxes are recipients whose home is this relay.
+	Inboxes []routing.AgencyCode
+	// Onward are the duties to hand it on, one per destination relay.
+	Onward []Onward
+}
+
+// PartSum is what the header declares about the bytes of a part.
+type PartSum struct {
+	Size   uint64
+	SHA256 [32]byte
+}
+
+// Size returns the bytes of all parts together.
+func (c *Custody) Size() uint64 {
+	var n uint64
+	for _, p := range c.Parts {
+		n += p.Size
+	}
+	return n
+}
+
+// Record is what a relay's spool knows of one envelope.
+type Record struct {
+	Custody
+	// CommittedAt is when this relay made it durable.
+	CommittedAt time.Time
+	// Deliveries holds the state of every recipient this relay has to do with:
+	// at ingress all of them, elsewhere those in Inboxes and Onward.
+	Deliveries []Delivery
+	// Copies is on how many relays the envelope is known to be durable.
+	Copies uint32
+	// ContentReleased is set once retention let the bytes go.
+	ContentReleased bool
+}
+
+// Delivery is what became of one recipient's copy, as one relay knows it.
+type Delivery struct {
+	Agency    routing.AgencyCode
+	Home      routing.RelayID
+	Transport exchangev1.TransportStatus
+	Status    exchangev1.StatusCode
+	Reason    exchangev1.ErrorReason
+	Note      string
+	UpdatedAt time.Time
+}
+
+// Receipt states what this relay holds of the record.
+func (r *Record) Receipt(relay routing.RelayID) *exchangev1.Receipt {
+	return receiptOf(relay, r)
+}
+
+// Event is one line of an envelope's trace at one relay.
+type Event struct {
+	At     time.Time
+	Action exchangev1.TraceAction
+	Peer   routing.RelayID
+	Agency routing.AgencyCode
+	Note   string
+}
+
+// QueueEntry is one envelope waiting to be handed on to one destination.
+type QueueEntry struct {
+	ID       ID
+	Sequence uint64
+	Lane     Lane
+	Onward   Onward
+	Size     uint64
+	// QueuedAt is when the duty arose.
+	QueuedAt time.Time
+	// Tries counts failed tries; NextTry is when to try again, zero: now.
+	Tries     uint32
+	NextTry   time.Time
+	LastError string
+	Held      bool
+}
+
+// InboxEntry is one envelope waiting for one recipient to confirm it.
+type InboxEntry struct {
+	ID        ID
+	Agency    routing.AgencyCode
+	Sequence  uint64
+	Lane      Lane
+	ArrivedAt time.Time
+	NotBefore time.Time
+	Size      uint64
+}
+
+// Position is a place in a queue or an inbox: after this entry of this lane.
+// The zero Position is the beginning.
+type Position struct {
+	Lane     Lane
+	Sequence uint64
+}
