@@ -1164,8 +1164,12 @@ func (x *ReadResponse) GetData() []byte {
 // InquireRequest names an envelope.
 type InquireRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 16 bytes.
-	EnvelopeId    []byte `protobuf:"bytes,1,opt,name=envelope_id,json=envelopeId,proto3" json:"envelope_id,omitempty"`
+	// 16 bytes; empty: by the two fields below.
+	EnvelopeId []byte `protobuf:"bytes,1,opt,name=envelope_id,json=envelopeId,proto3" json:"envelope_id,omitempty"`
+	// Sender of the document, with document_id. QD20 form.
+	SenderCode string `protobuf:"bytes,2,opt,name=sender_code,json=senderCode,proto3" json:"sender_code,omitempty"`
+	// The sender's id of the document.
+	DocumentId    string `protobuf:"bytes,3,opt,name=document_id,json=documentId,proto3" json:"document_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1207,6 +1211,20 @@ func (x *InquireRequest) GetEnvelopeId() []byte {
 	return nil
 }
 
+func (x *InquireRequest) GetSenderCode() string {
+	if x != nil {
+		return x.SenderCode
+	}
+	return ""
+}
+
+func (x *InquireRequest) GetDocumentId() string {
+	if x != nil {
+		return x.DocumentId
+	}
+	return ""
+}
+
 // InquireResponse tells what the called relay knows.
 type InquireResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1215,7 +1233,15 @@ type InquireResponse struct {
 	// What the called relay knows of deliveries in its custody.
 	Deliveries []*v1.Delivery `protobuf:"bytes,2,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
 	// The called relay holds the content.
-	HoldsContent  bool `protobuf:"varint,3,opt,name=holds_content,json=holdsContent,proto3" json:"holds_content,omitempty"`
+	HoldsContent bool `protobuf:"varint,3,opt,name=holds_content,json=holdsContent,proto3" json:"holds_content,omitempty"`
+	// Statement of the called relay; absent where nothing is known.
+	Receipt *v1.Receipt `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// Relay that first accepted it; empty where nothing is known.
+	IngressRelayId string `protobuf:"bytes,5,opt,name=ingress_relay_id,json=ingressRelayId,proto3" json:"ingress_relay_id,omitempty"`
+	// Canonical bytes of truc.exchange.v1.Header, unchanged since ingress.
+	Header []byte `protobuf:"bytes,6,opt,name=header,proto3" json:"header,omitempty"`
+	// Sender. QD20 form.
+	SenderCode    string `protobuf:"bytes,7,opt,name=sender_code,json=senderCode,proto3" json:"sender_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1269,6 +1295,34 @@ func (x *InquireResponse) GetHoldsContent() bool {
 		return x.HoldsContent
 	}
 	return false
+}
+
+func (x *InquireResponse) GetReceipt() *v1.Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+func (x *InquireResponse) GetIngressRelayId() string {
+	if x != nil {
+		return x.IngressRelayId
+	}
+	return ""
+}
+
+func (x *InquireResponse) GetHeader() []byte {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *InquireResponse) GetSenderCode() string {
+	if x != nil {
+		return x.SenderCode
+	}
+	return ""
 }
 
 // Link is one measured link.
@@ -1809,16 +1863,25 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\x06length\x18\x04 \x01(\x04R\x06length\":\n" +
 	"\fReadResponse\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"1\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"s\n" +
 	"\x0eInquireRequest\x12\x1f\n" +
 	"\venvelope_id\x18\x01 \x01(\fR\n" +
-	"envelopeId\"\xa8\x01\n" +
+	"envelopeId\x12\x1f\n" +
+	"\vsender_code\x18\x02 \x01(\tR\n" +
+	"senderCode\x12\x1f\n" +
+	"\vdocument_id\x18\x03 \x01(\tR\n" +
+	"documentId\"\xc0\x02\n" +
 	"\x0fInquireResponse\x124\n" +
 	"\x06events\x18\x01 \x03(\v2\x1c.truc.exchange.v1.TraceEventR\x06events\x12:\n" +
 	"\n" +
 	"deliveries\x18\x02 \x03(\v2\x1a.truc.exchange.v1.DeliveryR\n" +
 	"deliveries\x12#\n" +
-	"\rholds_content\x18\x03 \x01(\bR\fholdsContent\"\xa8\x01\n" +
+	"\rholds_content\x18\x03 \x01(\bR\fholdsContent\x123\n" +
+	"\areceipt\x18\x04 \x01(\v2\x19.truc.exchange.v1.ReceiptR\areceipt\x12(\n" +
+	"\x10ingress_relay_id\x18\x05 \x01(\tR\x0eingressRelayId\x12\x16\n" +
+	"\x06header\x18\x06 \x01(\fR\x06header\x12\x1f\n" +
+	"\vsender_code\x18\a \x01(\tR\n" +
+	"senderCode\"\xa8\x01\n" +
 	"\x04Link\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x128\n" +
 	"\n" +
@@ -1938,35 +2001,36 @@ var file_truc_relay_v1_peer_proto_depIdxs = []int32{
 	29, // 16: truc.relay.v1.OfferRefused.retry_after:type_name -> google.protobuf.Duration
 	30, // 17: truc.relay.v1.InquireResponse.events:type_name -> truc.exchange.v1.TraceEvent
 	31, // 18: truc.relay.v1.InquireResponse.deliveries:type_name -> truc.exchange.v1.Delivery
-	29, // 19: truc.relay.v1.Link.round_trip:type_name -> google.protobuf.Duration
-	26, // 20: truc.relay.v1.Link.measured_at:type_name -> google.protobuf.Timestamp
-	17, // 21: truc.relay.v1.ProbeRequest.links:type_name -> truc.relay.v1.Link
-	17, // 22: truc.relay.v1.ProbeResponse.links:type_name -> truc.relay.v1.Link
-	32, // 23: truc.relay.v1.ProxyReceiveRequest.request:type_name -> truc.exchange.v1.ReceiveRequest
-	33, // 24: truc.relay.v1.ProxyReceiveResponse.response:type_name -> truc.exchange.v1.ReceiveResponse
-	34, // 25: truc.relay.v1.ProxyFetchRequest.request:type_name -> truc.exchange.v1.FetchRequest
-	35, // 26: truc.relay.v1.ProxyFetchResponse.response:type_name -> truc.exchange.v1.FetchResponse
-	36, // 27: truc.relay.v1.ProxyConfirmRequest.request:type_name -> truc.exchange.v1.ConfirmRequest
-	37, // 28: truc.relay.v1.ProxyConfirmResponse.response:type_name -> truc.exchange.v1.ConfirmResponse
-	2,  // 29: truc.relay.v1.PeerService.Pass:input_type -> truc.relay.v1.PassRequest
-	13, // 30: truc.relay.v1.PeerService.Read:input_type -> truc.relay.v1.ReadRequest
-	15, // 31: truc.relay.v1.PeerService.Inquire:input_type -> truc.relay.v1.InquireRequest
-	18, // 32: truc.relay.v1.PeerService.Probe:input_type -> truc.relay.v1.ProbeRequest
-	20, // 33: truc.relay.v1.PeerService.ProxyReceive:input_type -> truc.relay.v1.ProxyReceiveRequest
-	22, // 34: truc.relay.v1.PeerService.ProxyFetch:input_type -> truc.relay.v1.ProxyFetchRequest
-	24, // 35: truc.relay.v1.PeerService.ProxyConfirm:input_type -> truc.relay.v1.ProxyConfirmRequest
-	8,  // 36: truc.relay.v1.PeerService.Pass:output_type -> truc.relay.v1.PassResponse
-	14, // 37: truc.relay.v1.PeerService.Read:output_type -> truc.relay.v1.ReadResponse
-	16, // 38: truc.relay.v1.PeerService.Inquire:output_type -> truc.relay.v1.InquireResponse
-	19, // 39: truc.relay.v1.PeerService.Probe:output_type -> truc.relay.v1.ProbeResponse
-	21, // 40: truc.relay.v1.PeerService.ProxyReceive:output_type -> truc.relay.v1.ProxyReceiveResponse
-	23, // 41: truc.relay.v1.PeerService.ProxyFetch:output_type -> truc.relay.v1.ProxyFetchResponse
-	25, // 42: truc.relay.v1.PeerService.ProxyConfirm:output_type -> truc.relay.v1.ProxyConfirmResponse
-	36, // [36:43] is the sub-list for method output_type
-	29, // [29:36] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	27, // 19: truc.relay.v1.InquireResponse.receipt:type_name -> truc.exchange.v1.Receipt
+	29, // 20: truc.relay.v1.Link.round_trip:type_name -> google.protobuf.Duration
+	26, // 21: truc.relay.v1.Link.measured_at:type_name -> google.protobuf.Timestamp
+	17, // 22: truc.relay.v1.ProbeRequest.links:type_name -> truc.relay.v1.Link
+	17, // 23: truc.relay.v1.ProbeResponse.links:type_name -> truc.relay.v1.Link
+	32, // 24: truc.relay.v1.ProxyReceiveRequest.request:type_name -> truc.exchange.v1.ReceiveRequest
+	33, // 25: truc.relay.v1.ProxyReceiveResponse.response:type_name -> truc.exchange.v1.ReceiveResponse
+	34, // 26: truc.relay.v1.ProxyFetchRequest.request:type_name -> truc.exchange.v1.FetchRequest
+	35, // 27: truc.relay.v1.ProxyFetchResponse.response:type_name -> truc.exchange.v1.FetchResponse
+	36, // 28: truc.relay.v1.ProxyConfirmRequest.request:type_name -> truc.exchange.v1.ConfirmRequest
+	37, // 29: truc.relay.v1.ProxyConfirmResponse.response:type_name -> truc.exchange.v1.ConfirmResponse
+	2,  // 30: truc.relay.v1.PeerService.Pass:input_type -> truc.relay.v1.PassRequest
+	13, // 31: truc.relay.v1.PeerService.Read:input_type -> truc.relay.v1.ReadRequest
+	15, // 32: truc.relay.v1.PeerService.Inquire:input_type -> truc.relay.v1.InquireRequest
+	18, // 33: truc.relay.v1.PeerService.Probe:input_type -> truc.relay.v1.ProbeRequest
+	20, // 34: truc.relay.v1.PeerService.ProxyReceive:input_type -> truc.relay.v1.ProxyReceiveRequest
+	22, // 35: truc.relay.v1.PeerService.ProxyFetch:input_type -> truc.relay.v1.ProxyFetchRequest
+	24, // 36: truc.relay.v1.PeerService.ProxyConfirm:input_type -> truc.relay.v1.ProxyConfirmRequest
+	8,  // 37: truc.relay.v1.PeerService.Pass:output_type -> truc.relay.v1.PassResponse
+	14, // 38: truc.relay.v1.PeerService.Read:output_type -> truc.relay.v1.ReadResponse
+	16, // 39: truc.relay.v1.PeerService.Inquire:output_type -> truc.relay.v1.InquireResponse
+	19, // 40: truc.relay.v1.PeerService.Probe:output_type -> truc.relay.v1.ProbeResponse
+	21, // 41: truc.relay.v1.PeerService.ProxyReceive:output_type -> truc.relay.v1.ProxyReceiveResponse
+	23, // 42: truc.relay.v1.PeerService.ProxyFetch:output_type -> truc.relay.v1.ProxyFetchResponse
+	25, // 43: truc.relay.v1.PeerService.ProxyConfirm:output_type -> truc.relay.v1.ProxyConfirmResponse
+	37, // [37:44] is the sub-list for method output_type
+	30, // [30:37] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_truc_relay_v1_peer_proto_init() }
