@@ -90,7 +90,9 @@ func (MembershipOperation) EnumDescriptor() ([]byte, []int) {
 	return file_truc_directory_v1_replication_proto_rawDescGZIP(), []int{0}
 }
 
-// LogEntry is the payload of one entry of the Raft log.
+// LogEntry is the payload of one entry of the Raft log. One with neither
+// request id nor command is a barrier: it changes nothing, and whoever has
+// applied it has applied everything before it.
 type LogEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of this message's meaning; now 1.
@@ -475,6 +477,98 @@ func (x *ChangeMembershipResponse) GetIndex() uint64 {
 	return 0
 }
 
+// RestoreRequest is a piece of a backup.
+type RestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,048,576 bytes.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_truc_directory_v1_replication_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_directory_v1_replication_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_truc_directory_v1_replication_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RestoreRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// RestoreResponse says it is in force.
+type RestoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index in the Raft log; a relay that has applied it has the restored state.
+	Index         uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreResponse) Reset() {
+	*x = RestoreResponse{}
+	mi := &file_truc_directory_v1_replication_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreResponse) ProtoMessage() {}
+
+func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_directory_v1_replication_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreResponse) Descriptor() ([]byte, []int) {
+	return file_truc_directory_v1_replication_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RestoreResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 var File_truc_directory_v1_replication_proto protoreflect.FileDescriptor
 
 const file_truc_directory_v1_replication_proto_rawDesc = "" +
@@ -502,6 +596,10 @@ const file_truc_directory_v1_replication_proto_rawDesc = "" +
 	"\brelay_id\x18\x02 \x01(\tR\arelayId\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\"0\n" +
 	"\x18ChangeMembershipResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"$\n" +
+	"\x0eRestoreRequest\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"'\n" +
+	"\x0fRestoreResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index*\xf2\x01\n" +
 	"\x13MembershipOperation\x12$\n" +
 	" MEMBERSHIP_OPERATION_UNSPECIFIED\x10\x00\x12\"\n" +
@@ -509,11 +607,12 @@ const file_truc_directory_v1_replication_proto_rawDesc = "" +
 	"!MEMBERSHIP_OPERATION_ADD_NONVOTER\x10\x02\x12\x1f\n" +
 	"\x1bMEMBERSHIP_OPERATION_DEMOTE\x10\x03\x12\x1f\n" +
 	"\x1bMEMBERSHIP_OPERATION_REMOVE\x10\x04\x12(\n" +
-	"$MEMBERSHIP_OPERATION_TRANSFER_LEADER\x10\x052\xab\x02\n" +
+	"$MEMBERSHIP_OPERATION_TRANSFER_LEADER\x10\x052\xff\x02\n" +
 	"\x12ReplicationService\x12P\n" +
 	"\aPropose\x12!.truc.directory.v1.ProposeRequest\x1a\".truc.directory.v1.ProposeResponse\x12V\n" +
 	"\tReadIndex\x12#.truc.directory.v1.ReadIndexRequest\x1a$.truc.directory.v1.ReadIndexResponse\x12k\n" +
-	"\x10ChangeMembership\x12*.truc.directory.v1.ChangeMembershipRequest\x1a+.truc.directory.v1.ChangeMembershipResponseBCZAgithub.com/truclienthong/truc/proto/truc/directory/v1;directoryv1b\x06proto3"
+	"\x10ChangeMembership\x12*.truc.directory.v1.ChangeMembershipRequest\x1a+.truc.directory.v1.ChangeMembershipResponse\x12R\n" +
+	"\aRestore\x12!.truc.directory.v1.RestoreRequest\x1a\".truc.directory.v1.RestoreResponse(\x01BCZAgithub.com/truclienthong/truc/proto/truc/directory/v1;directoryv1b\x06proto3"
 
 var (
 	file_truc_directory_v1_replication_proto_rawDescOnce sync.Once
@@ -528,7 +627,7 @@ func file_truc_directory_v1_replication_proto_rawDescGZIP() []byte {
 }
 
 var file_truc_directory_v1_replication_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_truc_directory_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_truc_directory_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_truc_directory_v1_replication_proto_goTypes = []any{
 	(MembershipOperation)(0),         // 0: truc.directory.v1.MembershipOperation
 	(*LogEntry)(nil),                 // 1: truc.directory.v1.LogEntry
@@ -538,22 +637,26 @@ var file_truc_directory_v1_replication_proto_goTypes = []any{
 	(*ReadIndexResponse)(nil),        // 5: truc.directory.v1.ReadIndexResponse
 	(*ChangeMembershipRequest)(nil),  // 6: truc.directory.v1.ChangeMembershipRequest
 	(*ChangeMembershipResponse)(nil), // 7: truc.directory.v1.ChangeMembershipResponse
-	(*timestamppb.Timestamp)(nil),    // 8: google.protobuf.Timestamp
+	(*RestoreRequest)(nil),           // 8: truc.directory.v1.RestoreRequest
+	(*RestoreResponse)(nil),          // 9: truc.directory.v1.RestoreResponse
+	(*timestamppb.Timestamp)(nil),    // 10: google.protobuf.Timestamp
 }
 var file_truc_directory_v1_replication_proto_depIdxs = []int32{
-	8, // 0: truc.directory.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
-	0, // 1: truc.directory.v1.ChangeMembershipRequest.operation:type_name -> truc.directory.v1.MembershipOperation
-	2, // 2: truc.directory.v1.ReplicationService.Propose:input_type -> truc.directory.v1.ProposeRequest
-	4, // 3: truc.directory.v1.ReplicationService.ReadIndex:input_type -> truc.directory.v1.ReadIndexRequest
-	6, // 4: truc.directory.v1.ReplicationService.ChangeMembership:input_type -> truc.directory.v1.ChangeMembershipRequest
-	3, // 5: truc.directory.v1.ReplicationService.Propose:output_type -> truc.directory.v1.ProposeResponse
-	5, // 6: truc.directory.v1.ReplicationService.ReadIndex:output_type -> truc.directory.v1.ReadIndexResponse
-	7, // 7: truc.directory.v1.ReplicationService.ChangeMembership:output_type -> truc.directory.v1.ChangeMembershipResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	10, // 0: truc.directory.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
+	0,  // 1: truc.directory.v1.ChangeMembershipRequest.operation:type_name -> truc.directory.v1.MembershipOperation
+	2,  // 2: truc.directory.v1.ReplicationService.Propose:input_type -> truc.directory.v1.ProposeRequest
+	4,  // 3: truc.directory.v1.ReplicationService.ReadIndex:input_type -> truc.directory.v1.ReadIndexRequest
+	6,  // 4: truc.directory.v1.ReplicationService.ChangeMembership:input_type -> truc.directory.v1.ChangeMembershipRequest
+	8,  // 5: truc.directory.v1.ReplicationService.Restore:input_type -> truc.directory.v1.RestoreRequest
+	3,  // 6: truc.directory.v1.ReplicationService.Propose:output_type -> truc.directory.v1.ProposeResponse
+	5,  // 7: truc.directory.v1.ReplicationService.ReadIndex:output_type -> truc.directory.v1.ReadIndexResponse
+	7,  // 8: truc.directory.v1.ReplicationService.ChangeMembership:output_type -> truc.directory.v1.ChangeMembershipResponse
+	9,  // 9: truc.directory.v1.ReplicationService.Restore:output_type -> truc.directory.v1.RestoreResponse
+	6,  // [6:10] is the sub-list for method output_type
+	2,  // [2:6] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_truc_directory_v1_replication_proto_init() }
@@ -567,7 +670,7 @@ func file_truc_directory_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_truc_directory_v1_replication_proto_rawDesc), len(file_truc_directory_v1_replication_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

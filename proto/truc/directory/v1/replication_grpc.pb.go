@@ -25,6 +25,7 @@ const (
 	ReplicationService_Propose_FullMethodName          = "/truc.directory.v1.ReplicationService/Propose"
 	ReplicationService_ReadIndex_FullMethodName        = "/truc.directory.v1.ReplicationService/ReadIndex"
 	ReplicationService_ChangeMembership_FullMethodName = "/truc.directory.v1.ReplicationService/ChangeMembership"
+	ReplicationService_Restore_FullMethodName          = "/truc.directory.v1.ReplicationService/Restore"
 )
 
 // ReplicationServiceClient is the client API for ReplicationService service.
@@ -40,6 +41,9 @@ type ReplicationServiceClient interface {
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
 	// ChangeMembership hands a membership change to the leader.
 	ChangeMembership(ctx context.Context, in *ChangeMembershipRequest, opts ...grpc.CallOption) (*ChangeMembershipResponse, error)
+	// Restore hands a backup to the leader, which puts it in place of the state
+	// on every relay.
+	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreRequest, RestoreResponse], error)
 }
 
 type replicationServiceClient struct {
@@ -80,6 +84,19 @@ func (c *replicationServiceClient) ChangeMembership(ctx context.Context, in *Cha
 	return out, nil
 }
 
+func (c *replicationServiceClient) Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreRequest, RestoreResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ReplicationService_ServiceDesc.Streams[0], ReplicationService_Restore_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RestoreRequest, RestoreResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ReplicationService_RestoreClient = grpc.ClientStreamingClient[RestoreRequest, RestoreResponse]
+
 // ReplicationServiceServer is the server API for ReplicationService service.
 // All implementations must embed UnimplementedReplicationServiceServer
 // for forward compatibility.
@@ -93,6 +110,9 @@ type ReplicationServiceServer interface {
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
 	// ChangeMembership hands a membership change to the leader.
 	ChangeMembership(context.Context, *ChangeMembershipRequest) (*ChangeMembershipResponse, error)
+	// Restore hands a backup to the leader, which puts it in place of the state
+	// on every relay.
+	Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error
 	mustEmbedUnimplementedReplicationServiceServer()
 }
 
@@ -111,6 +131,9 @@ func (UnimplementedReplicationServiceServer) ReadIndex(context.Context, *ReadInd
 }
 func (UnimplementedReplicationServiceServer) ChangeMembership(context.Context, *ChangeMembershipRequest) (*ChangeMembershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangeMembership not implemented")
+}
+func (UnimplementedReplicationServiceServer) Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error {
+	return status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedReplicationServiceServer) mustEmbedUnimplementedReplicationServiceServer() {}
 func (UnimplementedReplicationServiceServer) testEmbeddedByValue()                            {}
@@ -187,6 +210,13 @@ func _ReplicationService_ChangeMembership_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReplicationService_Restore_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ReplicationServiceServer).Restore(&grpc.GenericServerStream[RestoreRequest, RestoreResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ReplicationService_RestoreServer = grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]
+
 // ReplicationService_ServiceDesc is the grpc.ServiceDesc for ReplicationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -207,6 +237,12 @@ var ReplicationService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ReplicationService_ChangeMembership_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Restore",
+			Handler:       _ReplicationService_Restore_Handler,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "truc/directory/v1/replication.proto",
 }
