@@ -1,8 +1,10 @@
 package envelope
 
 import (
+	"cmp"
 	"fmt"
-	"sort"
+	"slices"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -56,7 +58,7 @@ func appendMessage(b []byte, m protoreflect.Message, depth int) ([]byte, error) 
 		fields = append(fields, fd)
 		return true
 	})
-	sort.Slice(fields, func(i, j int) bool { return fields[i].Number() < fields[j].Number() })
+	slices.SortFunc(fields, func(a, b protoreflect.FieldDescriptor) int { return cmp.Compare(a.Number(), b.Number()) })
 	var err error
 	for _, fd := range fields {
 		v := m.Get(fd)
@@ -97,6 +99,10 @@ func appendField(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value
 		b = protowire.AppendTag(b, fd.Number(), protowire.BytesType)
 		return protowire.AppendBytes(b, inner), nil
 	case protoreflect.StringKind:
+		// Libraries that are strict could not read it back.
+		if !utf8.ValidString(v.String()) {
+			return nil, fmt.Errorf("%s: not valid UTF-8", fd.FullName())
+		}
 		b = protowire.AppendTag(b, fd.Number(), protowire.BytesType)
 		return protowire.AppendString(b, v.String()), nil
 	case protoreflect.BytesKind:

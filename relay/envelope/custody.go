@@ -7,15 +7,23 @@ import (
 	"github.com/truclienthong/truc/routing"
 )
 
-// Lane is a priority class of queues; its number is the Priority of the header.
+// Lane is a priority class of queues; its number is that of a Priority.
 type Lane uint8
 
 // LaneOrder lists the lanes from the most urgent to the ordinary one. An
 // envelope hẹn giờ waits for its hour and then ranks with hỏa tốc.
 var LaneOrder = [...]Lane{3, 4, 2, 1, 0}
 
-// LaneOf returns the lane of a header.
-func LaneOf(h *exchangev1.Header) Lane { return Lane(h.GetPriority()) }
+// LaneOf returns the lane of a header: its priority, but for a status at least
+// khẩn, because a status carries no priority in the standard and must not wait
+// behind documents.
+func LaneOf(h *exchangev1.Header) Lane {
+	lane := Lane(h.GetPriority())
+	if h.GetKind() == exchangev1.Kind_KIND_STATUS {
+		lane = max(lane, Lane(exchangev1.Priority_PRIORITY_KHAN))
+	}
+	return lane
+}
 
 // Urgent reports whether the lane travels in the urgent stream of a peer.
 func (l Lane) Urgent() bool { return l > 0 }

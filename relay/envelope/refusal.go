@@ -10,6 +10,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -135,37 +136,33 @@ func (r *Refusal) GRPCStatus() *status.Status {
 		code = codes.Unknown
 	}
 	st := status.New(code, r.Message)
-	details := []*errdetails.ErrorInfo{{
-		Reason: strings.TrimPrefix(r.Reason.String(), reasonPrefix), Domain: ErrorDomain,
-	}}
-	withDetails, err := st.WithDetails(details[0])
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: nameOf(r.Reason), Domain: ErrorDomain}}
+	if len(r.Problems) > 0 {
+		bad := new(errdetails.BadRequest)
+		for _, p := range r.Problems[:min(len(r.Problems), maxProblems)] {
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+				Field: p.Field, Description: p.Description, Reason: nameOf(p.Reason),
+			})
+		}
+		details = append(details, bad)
+	}
+	if r.RetryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.RetryAfter)})
+	}
+	if r.Quota != "" {
+		details = append(details, &errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{
+			{Subject: r.Quota, Description: r.Message},
+		}})
+	}
+	with, err := st.WithDetails(details...)
 	if err != nil {
 		return st
 	}
-	if len(r.Problems) > 0 {
-		bad := new(errdetails.BadRequest)
-		for _, p := range r.Problems {
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: p.Field, Description: p.Description,
-				Reason: strings.TrimPrefix(p.Reason.String(), reasonPrefix),
-			})
-		}
-		if with, err := withDetails.WithDetails(bad); err == nil {
-			withDetails = with
-		}
-	}
-	if r.RetryAfter > 0 {
-		if with, err := withDetails.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(r.RetryAfter)}); err == nil {
-			withDetails = with
-		}
-	}
-	if r.Quota != "" {
-		quota := &errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{Subject: r.Quota, Description: r.Message}}}
-		if with, err := withDetails.WithDetails(quota); err == nil {
-			withDetails = with
-		}
-	}
-	return withDetails
+	return with
+}
+
+func nameOf(reason exchangev1.ErrorReason) string {
+	return strings.TrimPrefix(reason.String(), reasonPrefix)
 }
 
 // AsRefusal finds the refusal in err, or rebuilds it from the gRPC status in
@@ -199,6 +196,9 @@ func AsRefusal(err error) (*Refusal, bool) {
 				r.Quota = v[0].GetSubject()
 			}
 		}
+	}
+	if codeOf[r.Reason] == r.code {
+		r.code = codes.OK
 	}
 	return r, true
 }
