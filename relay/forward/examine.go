@@ -1,0 +1,249 @@
+package forward
+
+import (
+	"errors"
+	"time"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/routing"
+)
+
+// Longest trace context of an offer (peer.proto); a longer one is dropped.
+const (
+	maxTraceParent = 64
+	maxTraceState  = 512
+)
+
+// errKnown is returned for an offer whose recipients all passed through
+// here before.
+var errKnown = errors.New("every recipient was in custody here before")
+
+// examined is an offer that may be taken.
+type examined struct {
+	custody *envelope.Custody
+	refused []*relayv1.RecipientRefused
+	// report: it is for this relay itself and goes to the ledger.
+	report bool
+}
+
+// examine checks an offer before anything of it is taken. Errors are refusals,
+// except errKnown.
+func (f *Forwarder) examine(peer routing.RelayID, offer *relayv1.Offer) (*examined, error) {
+	id, err := envelope.IDFromBytes(offer.GetEnvelopeId())
+	if err != nil {
+		return nil, envelope.Refuse(invalidField, "offer.envelope_id: %v", err)
+	}
+	header, err := envelope.ParseCanonical(offer.GetHeader())
+	if err != nil {
+		return nil, envelope.Refuse(invalidField, "offer.header: %v", err)
+	}
+	if header.GetSecrecy() > exchangev1.Secrecy_SECRECY_NONE {
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STATE_SECRET, "offer.header: marked as a state secret; secrets never enter")
+	}
+	destination, visited, err := parseWay(offer, peer)
+	if err != nil {
+		return nil, err
+	}
+	agencies, err := parseAgencies(offer)
+	if err != nil {
+		return nil, err
+	}
+	a := envelope.Acceptance{
+		Ingress:     routing.RelayID(offer.GetIngressRelayId()),
+		AcceptedAt:  offer.GetAcceptedAt().AsTime(),
+		TraceParent: offer.GetTraceparent(),
+		TraceState:  offer.GetTracestate(),
+		Visited:     visited,
+		Report:      offer.GetPurpose() == relayv1.Purpose_PURPOSE_REPORT,
+	}
+	if len(a.TraceParent) > maxTraceParent || len(a.TraceState) > maxTraceState {
+		a.TraceParent, a.TraceState = "", ""
+	}
+	if offer.ExpiresAt != nil {
+		a.ExpiresAt = offer.GetExpiresAt().AsTime()
+	}
+	if sender, ok := f.Directory.View().Agency(routing.AgencyCode(header.GetSender().GetCode())); ok {
+		a.Sender = routing.AgencyCode(sender.GetCode())
+	}
+	x := new(examined)
+	if x.custody, err = envelope.NewCustody(header, offer.GetHeader(), a); err != nil {
+		return nil, envelope.Refuse(invalidField, "offer.header: %v", err)
+	}
+	if x.custody.ID != id {
+		return nil, envelope.Refuse(invalidField, "offer.envelope_id: the header gives %s", x.custody.ID)
+	}
+	if !f.Clock().Before(x.custody.ExpiresAt) {
+		return nil, envelope.Refuse(expired, "lifetime ended at %s", x.custody.ExpiresAt.Format(time.RFC3339))
+	}
+	if err := checkContent(offer, x.custody.Parts); err != nil {
+		return nil, err
+	}
+	return x, f.assign(x, offer.GetPurpose(), destination, agencies)
+}
+
+// parseWay reads the relays of an offer. The caller is the last that had it.
+func parseWay(offer *relayv1.Offer, peer routing.RelayID) (destination routing.RelayID, visited []routing.RelayID, err error) {
+	if destination, err = routing.ParseRelayID(offer.GetDestinationRelayId()); err != nil {
+		return "", nil, envelope.Refuse(invalidField, "offer.destination_relay_id: %v", err)
+	}
+	if _, err = routing.ParseRelayID(offer.GetIngressRelayId()); err != nil {
+		return "", nil, envelope.Refuse(invalidField, "offer.ingress_relay_id: %v", err)
+	}
+	if !offer.GetAcceptedAt().IsValid() {
+		return "", nil, envelope.Refuse(invalidField, "offer.accepted_at: no valid time")
+	}
+	for _, s := range offer.GetVisitedRelayIds() {
+		relay, err := routing.ParseRelayID(s)
+		if err != nil {
+			return "", nil, envelope.Refuse(invalidField, "offer.visited_relay_ids: %v", err)
+		}
+		visited = append(visited, relay)
+	}
+	return destination, withRelay(visited, peer), nil
+}
+
+func parseAgencies(offer *relayv1.Offer) ([]routing.AgencyCode, error) {
+	seen := make(map[routing.AgencyCode]bool, len(offer.GetAgencyCodes()))
+	agencies := make([]routing.AgencyCode, 0, len(offer.GetAgencyCodes()))
+	for _, s := range offer.GetAgencyCodes() {
+		code, err := routing.ParseAgencyCode(s)
+		if err != nil {
+			return nil, envelope.Refuse(invalidField, "offer.agency_codes: %v", err)
+		}
+		if !seen[code] {
+			seen[code] = true
+			agencies = append(agencies, code)
+		}
+	}
+	switch offer.GetPurpose() {
+	case relayv1.Purpose_PURPOSE_DELIVER, relayv1.Purpose_PURPOSE_MOVE:
+		if len(agencies) == 0 {
+			return nil, envelope.Refuse(invalidField, "offer.agency_codes: an envelope to deliver has recipients")
+		}
+	case relayv1.Purpose_PURPOSE_COPY, relayv1.Purpose_PURPOSE_REPORT:
+		if len(agencies) > 0 {
+			return nil, envelope.Refuse(invalidField, "offer.agency_codes: a copy or a report has no recipients")
+		}
+	default:
+		return nil, envelope.Refuse(invalidField, "offer.purpose: %d is not known here", offer.GetPurpose())
+	}
+	return agencies, nil
+}
+
+// checkContent compares content that rides inside with the sizes that the
+// header declares; hashes are the spool's business.
+func checkContent(offer *relayv1.Offer, parts []envelope.PartSum) error {
+	if !offer.GetHasContent() {
+		return nil
+	}
+	if len(offer.GetContent()) != len(parts) {
+		return envelope.Refuse(invalidField, "offer.content: %d parts, the header has %d", len(offer.GetContent()), len(parts))
+	}
+	for i, data := range offer.GetContent() {
+		if uint64(len(data)) != parts[i].Size {
+			return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_SIZE_MISMATCH,
+				"offer.content[%d]: %d bytes, the header says %d", i, len(data), parts[i].Size)
+		}
+	}
+	return nil
+}
+
+// assign gives the custody its duties: inboxes here, or the way onward.
+func (f *Forwarder) assign(x *examined, purpose relayv1.Purpose, destination routing.RelayID, agencies []routing.AgencyCode) error {
+	c := x.custody
+	if destination != f.Self {
+		if purpose == relayv1.Purpose_PURPOSE_COPY {
+			return envelope.Refuse(invalidField, "offer.destination_relay_id: a copy is kept by the relay that is called")
+		}
+		c.Onward = []envelope.Onward{{Relay: destination, Agencies: agencies}}
+		return f.checkTransit(destination, c.Visited)
+	}
+	switch purpose {
+	case relayv1.Purpose_PURPOSE_REPORT:
+		x.report = true
+		if _, err := envelope.ParseReport(c); err != nil {
+			return envelope.Refuse(invalidField, "offer.header: %v", err)
+		}
+		return nil
+	case relayv1.Purpose_PURPOSE_COPY:
+		return nil
+	}
+	return f.assignInboxes(x, agencies)
+}
+
+// checkTransit refuses what would go in a circle or nowhere. A destination may
+// have had the envelope before, because recipients move away and back; one that
+// only passes it on may not.
+func (f *Forwarder) checkTransit(destination routing.RelayID, visited []routing.RelayID) error {
+	for _, relay := range visited {
+		if relay == f.Self {
+			return envelope.Refuse(loop, "it was at %s before, on its way to %s", f.Self, destination)
+		}
+	}
+	if len(visited) > maxVisited {
+		return envelope.Refuse(loop, "it was at %d relays before, on its way to %s", len(visited), destination)
+	}
+	if r, ok := f.Directory.View().Relay(destination); !ok || !serves(r) {
+		return envelope.Refuse(noRoute, "%s is not a relay of the mesh", destination)
+	}
+	if _, _, ok := f.hop(destination, visited); !ok {
+		return envelope.Refuse(noRoute, "%s cannot be reached from %s", destination, f.Self)
+	}
+	return nil
+}
+
+// assignInboxes takes those recipients whose home this relay is, and names the
+// others. One that passed through here before counts as taken: its answer was
+// lost on the way back.
+func (f *Forwarder) assignInboxes(x *examined, agencies []routing.AgencyCode) error {
+	view := f.Directory.View()
+	for _, code := range agencies {
+		agency, ok := view.Agency(code)
+		switch {
+		case !ok || routing.RelayID(agency.GetHomeRelayId()) != f.Self:
+			x.refuse(code, notHome)
+		case agency.GetSuspended():
+			x.refuse(code, exchangev1.ErrorReason_ERROR_REASON_SUSPENDED_RECIPIENT)
+		default:
+			x.custody.Inboxes = append(x.custody.Inboxes, code)
+		}
+	}
+	if len(x.refused) == 0 {
+		return nil
+	}
+	before := 0
+	if record, err := f.Holdings.Record(x.custody.ID); err == nil {
+		known := make(map[string]bool, len(record.Deliveries))
+		for _, d := range record.Deliveries {
+			known[string(d.Agency)] = true
+		}
+		refused := x.refused
+		x.refused = nil
+		for _, r := range refused {
+			if known[r.GetAgencyCode()] {
+				before++
+			} else {
+				x.refused = append(x.refused, r)
+			}
+		}
+	}
+	switch {
+	case len(x.custody.Inboxes) > 0:
+		return nil
+	case before > 0:
+		return errKnown
+	}
+	reason := x.refused[0].GetReason()
+	for _, r := range x.refused {
+		if r.GetReason() == notHome {
+			reason = notHome // the peer looks all of them up again
+		}
+	}
+	return envelope.Refuse(reason, "%s takes it for none of %d recipients", f.Self, len(agencies))
+}
+
+func (x *examined) refuse(code routing.AgencyCode, reason exchangev1.ErrorReason) {
+	x.refused = append(x.refused, &relayv1.RecipientRefused{AgencyCode: string(code), Reason: reason})
+}

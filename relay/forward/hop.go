@@ -1,0 +1,117 @@
+package forward
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/routing"
+	"github.com/truclienthong/truc/tls"
+)
+
+// maxVisited is the most relays that an envelope may pass; more means that the
+// link tables contradict each other.
+const maxVisited = 16
+
+// hop returns the relay to which an envelope for the destination goes next, and
+// since when the link to it carries traffic: the destination itself where it is
+// reached directly, else the relay on the shortest way that avoids those that
+// had the envelope before. False where there is none.
+//
+// A destination that is reached but takes nothing is waited for: a way around
+// would end at the same door.
+func (f *Forwarder) hop(destination routing.RelayID, visited []routing.RelayID) (routing.RelayID, time.Time, bool) {
+	if since, ok := f.links.usable(destination); ok {
+		return destination, since, true
+	}
+	if f.links.up(destination) {
+		return "", time.Time{}, false
+	}
+	relay, ok := f.detours.find(f, destination, visited)
+	if !ok {
+		return "", time.Time{}, false
+	}
+	since, ok := f.links.usable(relay)
+	return relay, since, ok
+}
+
+// detours remembers ways around links that are down, for as long as the link
+// table stands: finding one costs a walk over all links of the mesh.
+type detours struct {
+	mu      sync.Mutex
+	version uint64
+	at      time.Time
+	links   []routing.Link
+	found   map[string]detour
+}
+
+type detour struct {
+	relay routing.RelayID
+	ok    bool
+}
+
+// maxDetours bounds what is remembered.
+const maxDetours = 4096
+
+func (d *detours) find(f *Forwarder, destination routing.RelayID, visited []routing.RelayID) (routing.RelayID, bool) {
+	var key strings.Builder
+	key.WriteString(string(destination))
+	for _, v := range visited {
+		key.WriteByte(' ')
+		key.WriteString(string(v))
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	version, now := f.links.current(), f.Clock()
+	if d.found == nil || d.version != version || now.Sub(d.at) > f.linkAge() || len(d.found) >= maxDetours {
+		d.version, d.at, d.links, d.found = version, now, f.links.snapshot(), make(map[string]detour)
+	}
+	if known, ok := d.found[key.String()]; ok {
+		return known.relay, known.ok
+	}
+	avoid := make(map[routing.RelayID]bool)
+	for _, relay := range f.links.refusing() {
+		avoid[relay] = true
+	}
+	for _, relay := range visited {
+		avoid[relay] = true
+	}
+	// The destination may have had it before: its recipients may have moved
+	// away and back.
+	delete(avoid, destination)
+	relay, ok := routing.NextHop(f.Self, destination, d.links, avoid)
+	if relay == destination {
+		ok = false // only by a link that is down
+	}
+	d.found[key.String()] = detour{relay, ok}
+	return relay, ok
+}
+
+// accepting returns why no envelope is taken just now, or nil.
+func (f *Forwarder) accepting() error {
+	select {
+	case <-f.stopping:
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING, "relay %s is stopping; use another relay", f.Self)
+	default:
+		return f.Accepting()
+	}
+}
+
+// caller returns the relay that calls.
+func (f *Forwarder) caller(ctx context.Context) (routing.RelayID, error) {
+	identity, ok := f.Config.Caller(ctx)
+	if !ok {
+		return "", envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_IDENTITY, "the caller is not known by name; relays call with a certificate of their own")
+	}
+	if identity.Kind != tls.KindRelay {
+		return "", envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY, "%s is no relay; only relays make this call", identity)
+	}
+	relay := routing.RelayID(identity.Name)
+	if _, ok := f.Directory.View().Relay(relay); !ok {
+		return "", envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY, "relay %s is not in the directory", relay)
+	}
+	return relay, nil
+}

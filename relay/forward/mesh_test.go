@@ -1,0 +1,453 @@
+package forward_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/forward"
+	"github.com/truclienthong/truc/routing"
+	"github.com/truclienthong/truc/tls"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	bac   routing.RelayID = "bac"
+	trung routing.RelayID = "trung"
+	nam   routing.RelayID = "nam"
+)
+
+// One agency at home at each relay; the sender is at bac.
+const (
+	sender  routing.AgencyCode = "G22"
+	atBac   routing.AgencyCode = "H26"
+	atTrung routing.AgencyCode = "H17"
+	atNam   routing.AgencyCode = "H29"
+)
+
+// inMesh runs a test on the fake clock of a bubble, with a mesh of relays.
+func inMesh(t *testing.T, relays []routing.RelayID, test func(*testing.T, *mesh)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := &mesh{t: t, nodes: make(map[routing.RelayID]*node), cut: make(map[[2]routing.RelayID]bool), conns: make(map[[2]routing.RelayID][]net.Conn)}
+		for _, id := range relays {
+			m.add(id)
+		}
+		for _, r := range relays {
+			m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{
+				Relay: &directoryv1.Relay{Id: string(r), Region: "Miền Bắc", Address: string(r) + ".truc.test:7400"},
+			}}})
+		}
+		for code, home := range map[routing.AgencyCode]routing.RelayID{sender: bac, atBac: bac, atTrung: trung, atNam: nam} {
+			if slices.Contains(relays, home) {
+				m.putAgency(code, home)
+			}
+		}
+		defer m.stop()
+		test(t, m)
+	})
+}
+
+// mesh is relays that reach each other over connections that can be cut.
+type mesh struct {
+	t     *testing.T
+	nodes map[routing.RelayID]*node
+
+	mu    sync.Mutex
+	cut   map[[2]routing.RelayID]bool
+	conns map[[2]routing.RelayID][]net.Conn
+}
+
+// node is one relay: a spool, a directory, and the forwarder that uses them.
+type node struct {
+	mesh      *mesh
+	id        routing.RelayID
+	spool     *memory
+	directory *routing.Directory
+	reports   *reports
+	tune      func(*forward.Config)
+
+	listener  *bufconn.Listener
+	server    *grpc.Server
+	forwarder *forward.Forwarder
+	stop      func()
+
+	mu        sync.Mutex
+	clients   map[string]*grpc.ClientConn
+	accepting error
+	sessions  int // Pass streams that peers opened
+	unserved  error
+}
+
+func (m *mesh) add(id routing.RelayID) *node {
+	n := &node{mesh: m, id: id, spool: newMemory(id), directory: routing.NewDirectory(), reports: new(reports), clients: make(map[string]*grpc.ClientConn)}
+	m.nodes[id] = n
+	return n
+}
+
+// start runs a relay, or all.
+func (m *mesh) start(ids ...routing.RelayID) {
+	m.t.Helper()
+	if len(ids) == 0 {
+		for id := range m.nodes {
+			ids = append(ids, id)
+		}
+	}
+	for _, id := range ids {
+		m.nodes[id].start()
+	}
+}
+
+func (m *mesh) stop() {
+	for _, n := range m.nodes {
+		if n.stop != nil {
+			n.stop()
+		}
+	}
+}
+
+func (n *node) start() {
+	n.mesh.t.Helper()
+	config := forward.Config{
+		Self: n.id, Directory: n.directory, Peers: n, Queues: n.spool, Holdings: n.spool, Facts: n.spool,
+		Reports: n.reports, Begin: n.spool.Begin,
+		Accepting: func() error {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.accepting
+		},
+		Caller: callerByMetadata,
+		Random: rand.NewPCG(1, uint64(len(n.id))),
+	}
+	if n.tune != nil {
+		n.tune(&config)
+	}
+	var err error
+	if n.forwarder, err = forward.New(config); err != nil {
+		n.mesh.t.Fatalf("new %s: %v", n.id, err)
+	}
+	n.listener = bufconn.Listen(64 << 10)
+	n.server = grpc.NewServer()
+	relayv1.RegisterPeerServiceServer(n.server, served{n: n, f: n.forwarder})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	server, forwarder := n.server, n.forwarder
+	running.Go(func() { _ = server.Serve(n.listener) })
+	running.Go(func() {
+		if err := forwarder.Run(ctx); err != nil {
+			n.mesh.t.Errorf("run %s: %v", n.id, err)
+		}
+	})
+	n.stop = func() {
+		cancel()
+		server.Stop()
+		running.Wait()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for key, c := range n.clients {
+			_ = c.Close()
+			delete(n.clients, key)
+		}
+		n.stop = nil
+	}
+}
+
+// served is the part of a relay that answers peers.
+type served struct {
+	relayv1.UnimplementedPeerServiceServer
+	n *node
+	f *forward.Forwarder
+}
+
+func (s served) Pass(stream relayv1.PeerService_PassServer) error {
+	s.n.mu.Lock()
+	s.n.sessions++
+	err := s.n.unserved
+	s.n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.f.Pass(stream)
+}
+
+func (s served) Probe(ctx context.Context, req *relayv1.ProbeRequest) (*relayv1.ProbeResponse, error) {
+	return s.f.Probe(ctx, req)
+}
+
+func (s served) Read(req *relayv1.ReadRequest, stream relayv1.PeerService_ReadServer) error {
+	return s.f.Read(req, stream)
+}
+
+func callerByMetadata(ctx context.Context) (tls.Identity, bool) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if v := md.Get("identity"); len(v) == 1 {
+		id, err := tls.ParseIdentity(v[0])
+		return id, err == nil
+	}
+	return tls.Identity{}, false
+}
+
+// identity sends the name by which callerByMetadata knows the caller.
+type identity string
+
+func (i identity) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"identity": string(i)}, nil
+}
+func (identity) RequireTransportSecurity() bool { return false }
+
+func relayIdentity(id routing.RelayID) identity {
+	return identity("spiffe://truc.test/relay/" + string(id))
+}
+
+// Conn is the Peers of the node.
+func (n *node) Conn(relay routing.RelayID, urgent bool) (grpc.ClientConnInterface, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	key := fmt.Sprint(relay, urgent)
+	if c := n.clients[key]; c != nil {
+		return c, nil
+	}
+	c, err := n.mesh.dial(n.id, relay, relayIdentity(n.id))
+	if err == nil {
+		n.clients[key] = c
+	}
+	return c, err
+}
+
+func (m *mesh) dial(from, to routing.RelayID, as identity) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+string(to),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithPerRPCCredentials(as),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}, MinConnectTimeout: time.Second}),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			link := [2]routing.RelayID{from, to}
+			m.mu.Lock()
+			down := m.cut[link]
+			m.mu.Unlock()
+			n := m.nodes[to]
+			if down || n.stop == nil {
+				return nil, errors.New("cut")
+			}
+			conn, err := n.listener.DialContext(ctx)
+			if err != nil {
+				return nil, err
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.conns[link] = append(m.conns[link], conn)
+			return conn, nil
+		}))
+}
+
+// cutLink takes the link between two relays down in both directions.
+func (m *mesh) cutLink(a, b routing.RelayID) {
+	m.mu.Lock()
+	m.cut[[2]routing.RelayID{a, b}], m.cut[[2]routing.RelayID{b, a}] = true, true
+	m.mu.Unlock()
+	m.dropConns(a, b)
+}
+
+func (m *mesh) mendLink(a, b routing.RelayID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.cut, [2]routing.RelayID{a, b})
+	delete(m.cut, [2]routing.RelayID{b, a})
+}
+
+// dropConns breaks the connections of a link; new ones may be made.
+func (m *mesh) dropConns(a, b routing.RelayID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, link := range [][2]routing.RelayID{{a, b}, {b, a}} {
+		for _, c := range m.conns[link] {
+			_ = c.Close()
+		}
+		delete(m.conns, link)
+	}
+}
+
+// change changes the directory of the given relays, or of all.
+func (m *mesh) change(c *directoryv1.Command, at ...routing.RelayID) {
+	m.t.Helper()
+	c.Version, c.Actor, c.At = 1, "spiffe://truc.test/operator/an", timestamppb.Now()
+	b, err := proto.Marshal(c)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for id, n := range m.nodes {
+		if len(at) > 0 && !slices.Contains(at, id) {
+			continue
+		}
+		answer, err := n.directory.Apply(b)
+		if err != nil {
+			m.t.Fatalf("directory: %v", err)
+		}
+		result := new(directoryv1.CommandResult)
+		if err := proto.Unmarshal(answer, result); err != nil || result.GetReason() != 0 {
+			m.t.Fatalf("directory refuses: %s %v", result.GetMessage(), err)
+		}
+	}
+}
+
+func (m *mesh) putAgency(code routing.AgencyCode, home routing.RelayID) {
+	m.t.Helper()
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_PutAgency{PutAgency: &directoryv1.PutAgency{
+		Agency: &directoryv1.Agency{Code: string(code), Name: "Cơ quan " + string(code), Tier: 2, HomeRelayId: string(home)},
+	}}})
+}
+
+func (m *mesh) move(code routing.AgencyCode, home routing.RelayID, at ...routing.RelayID) {
+	m.t.Helper()
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_MoveAgency{MoveAgency: &directoryv1.MoveAgency{
+		AgencyCode: string(code), HomeRelayId: string(home),
+	}}}, at...)
+}
+
+func (m *mesh) suspend(code routing.AgencyCode, at ...routing.RelayID) {
+	m.t.Helper()
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_SuspendAgency{SuspendAgency: &directoryv1.SuspendAgency{
+		AgencyCode: string(code), Suspended: true,
+	}}}, at...)
+}
+
+// letter makes a header for content and its custody at a relay.
+func letter(document string, priority exchangev1.Priority, content ...[]byte) *exchangev1.Header {
+	h := &exchangev1.Header{
+		Kind: exchangev1.Kind_KIND_DOCUMENT, Sender: &exchangev1.Organization{Code: string(sender)},
+		DocumentId: document, Priority: priority,
+		Recipients: []*exchangev1.Recipient{{To: &exchangev1.Recipient_Group{Group: "provinces"}}},
+	}
+	for i, data := range content {
+		sum := sha256.Sum256(data)
+		h.Parts = append(h.Parts, &exchangev1.Part{Name: fmt.Sprintf("%d.pdf", i), Size: uint64(len(data)), Sha256: sum[:]})
+	}
+	return h
+}
+
+// accept puts an envelope from its sender into the spool of a relay, as its
+// ingress does.
+func (n *node) accept(h *exchangev1.Header, content [][]byte, to ...routing.AgencyCode) envelope.ID {
+	n.mesh.t.Helper()
+	canonical, err := envelope.Canonical(h)
+	if err != nil {
+		n.mesh.t.Fatal(err)
+	}
+	a := envelope.Acceptance{Ingress: n.id, AcceptedAt: time.Now(), FromSender: true}
+	for home, codes := range n.directory.View().Spread(to) {
+		if home == n.id {
+			a.Inboxes = codes
+		} else {
+			a.Onward = append(a.Onward, envelope.Onward{Relay: home, Agencies: codes})
+		}
+	}
+	c, err := envelope.NewCustody(h, canonical, a)
+	if err != nil {
+		n.mesh.t.Fatal(err)
+	}
+	in, err := n.spool.Begin(n.mesh.t.Context(), c)
+	if err != nil {
+		n.mesh.t.Fatal(err)
+	}
+	defer in.Close()
+	for i, data := range content {
+		n.spool.mu.Lock()
+		n.spool.partial[c.ID][i] = data
+		n.spool.mu.Unlock()
+	}
+	if _, err := in.Commit(n.mesh.t.Context()); err != nil {
+		n.mesh.t.Fatal(err)
+	}
+	return c.ID
+}
+
+// send accepts a small ordinary document.
+func (n *node) send(document string, to ...routing.AgencyCode) envelope.ID {
+	n.mesh.t.Helper()
+	content := []byte("Công văn " + document)
+	return n.accept(letter(document, exchangev1.Priority_PRIORITY_THUONG, content), [][]byte{content}, to...)
+}
+
+// bulk is content that does not repeat.
+func bulk(size int) []byte {
+	data := make([]byte, size)
+	r := rand.NewChaCha8([32]byte{7})
+	_, _ = r.Read(data)
+	return data
+}
+
+// until waits, on the fake clock, for a condition.
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for range 6000 {
+		synctest.Wait()
+		if condition() {
+			return
+		}
+		pass(100 * time.Millisecond)
+	}
+	t.Fatalf("did not happen in ten minutes: %s", what)
+}
+
+// pass lets time pass on the fake clock.
+func pass(d time.Duration) { <-time.After(d) }
+
+// reports is the ledger.
+type reports struct {
+	mu      sync.Mutex
+	applied []envelope.Settlement
+	refuse  error
+}
+
+func (r *reports) Apply(_ context.Context, report *envelope.Custody) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refuse != nil {
+		return r.refuse
+	}
+	s, err := envelope.ParseReport(report)
+	if err == nil {
+		r.applied = append(r.applied, s)
+	}
+	return err
+}
+
+func (r *reports) list() []envelope.Settlement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.applied)
+}
+
+// set changes what a node does, under its lock.
+func (n *node) set(change func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	change()
+}
+
+func (n *node) sessionsOpened() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sessions
+}
