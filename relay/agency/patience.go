@@ -1,0 +1,133 @@
+package agency
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+)
+
+// patience decides, for one piece of work, whether a failure is tried again.
+// It belongs to one goroutine.
+type patience struct {
+	client *Client
+	// what is tried, for logs and errors.
+	what string
+	// envelope concerned, if one is.
+	envelope envelope.ID
+	// limit without progress; 0: endless.
+	limit time.Duration
+	since time.Time
+	tries int
+}
+
+func (c *Client) patience(what string, id envelope.ID, limit time.Duration) *patience {
+	return &patience{client: c, what: what, envelope: id, limit: limit, since: time.Now()}
+}
+
+// progressed starts the patience anew.
+func (p *patience) progressed() { p.since, p.tries = time.Now(), 0 }
+
+// failed takes in a failure at r (nil: no relay could be found). It returns nil
+// when another try is due, after the wait that the relay asked for, and else
+// the error to give up with.
+func (p *patience) failed(ctx context.Context, r *relay, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", p.what, context.Cause(ctx))
+	}
+	err = asRefusal(err)
+	if !envelope.Temporary(err) {
+		return fmt.Errorf("%s: %w", p.what, err)
+	}
+	if p.limit > 0 && time.Since(p.since) > p.limit {
+		return fmt.Errorf("%s: gave up after %s: %w", p.what, p.limit, err)
+	}
+	p.tries++
+	attributes := []any{"what", p.what, "try", p.tries, "error", err}
+	if !p.envelope.IsZero() {
+		attributes = append(attributes, "envelope", p.envelope)
+	}
+	if r != nil {
+		attributes = append(attributes, "relay", r.address)
+	}
+	p.client.logger.WarnContext(ctx, "failed, trying again", attributes...)
+
+	refusal, _ := envelope.AsRefusal(err)
+	var wait time.Duration
+	if refusal != nil {
+		wait = refusal.RetryAfter
+	}
+	if refusal != nil && ofCaller(refusal) {
+		// Another relay would say the same.
+		if err := sleep(ctx, max(wait, p.client.config.timing.backoff(p.tries))); err != nil {
+			return fmt.Errorf("%s: %w", p.what, err)
+		}
+		return nil
+	}
+	if r != nil {
+		p.client.mesh.failed(r, wait)
+	}
+	return nil
+}
+
+// ofCaller reports whether a temporary refusal is about the caller rather than
+// about the relay.
+func ofCaller(r *envelope.Refusal) bool {
+	return r.Has(exchangev1.ErrorReason_ERROR_REASON_RATE_LIMITED) || r.Has(exchangev1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED)
+}
+
+// call makes one call that carries no content, at the nearest relay, until it
+// succeeds, is refused, or patience ends.
+func (c *Client) call(ctx context.Context, what string, id envelope.ID, fn func(context.Context, *relay) error) error {
+	p := c.patience(what, id, c.config.Patience)
+	for {
+		r, err := c.mesh.nearest(ctx)
+		if err == nil {
+			attempt, cancel := context.WithTimeout(ctx, c.config.timing.call)
+			err = fn(attempt, r)
+			cancel()
+			if err == nil {
+				c.mesh.worked(r)
+				return nil
+			}
+		}
+		if err := p.failed(ctx, r, err); err != nil {
+			return err
+		}
+	}
+}
+
+// asRefusal gives what a relay answered its type, once, at the edge.
+func asRefusal(err error) error {
+	if r, ok := envelope.AsRefusal(err); ok {
+		return r
+	}
+	return err
+}
+
+// backoff is the wait after the n-th failure in a row, half of it by chance so
+// that thousands of connectors do not come back in step.
+func (t timing) backoff(n int) time.Duration {
+	d := t.firstBackoff << min(max(n-1, 0), 20)
+	if d > t.maxBackoff || d <= 0 {
+		d = t.maxBackoff
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,289 @@
+package agency
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+)
+
+// ReceiveOptions shape one Receive.
+type ReceiveOptions struct {
+	// Drain ends the iteration when the inbox holds nothing more; otherwise it
+	// goes on until the context ends.
+	Drain bool
+	// InlineLimit is up to how many bytes in all the content of an envelope
+	// comes with it, without a call for each part; 0: 262,144, which is the
+	// most; negative: never.
+	InlineLimit int
+	// MaxUnconfirmed is how many envelopes may be given out and not confirmed
+	// before the relay waits, 1 to 10,000; 0: 256.
+	MaxUnconfirmed int
+}
+
+// Receive gives the envelopes of the inbox: what waits, urgent lanes first, and
+// then what arrives. It reconnects, at another relay where need be, until the
+// context ends. An error is always the last: a refusal that no other try would
+// change, with Drain the end of Config.Patience, or the end of the context.
+//
+// An envelope is given once within the process, until it was confirmed or
+// released; a process that begins anew is given everything unconfirmed again.
+// Several Receive at once share the envelopes among them.
+func (c *Client) Receive(ctx context.Context, options ReceiveOptions) iter.Seq2[*Arrival, error] {
+	return func(yield func(*Arrival, error) bool) {
+		var limit time.Duration
+		if options.Drain {
+			limit = c.config.Patience
+		}
+		p := c.patience("receive", envelope.ID{}, limit)
+		for {
+			r, err := c.mesh.nearest(ctx)
+			if err == nil {
+				err = c.receiveFrom(ctx, r, options, p, yield)
+				switch {
+				case errors.Is(err, errStopped), err == nil && options.Drain:
+					return
+				case errors.Is(err, errNearer):
+					continue
+				case err == nil:
+					err = errors.New("the relay ended the stream")
+				}
+			}
+			if err := p.failed(ctx, r, err); err != nil {
+				yield(nil, err)
+				return
+			}
+		}
+	}
+}
+
+var (
+	// errStopped: whoever iterates has had enough.
+	errStopped = errors.New("iteration stopped")
+	// errNearer: a nearer relay was found.
+	errNearer = errors.New("a nearer relay was found")
+)
+
+// receiveFrom reads one stream to its end.
+func (c *Client) receiveFrom(ctx context.Context, r *relay, options ReceiveOptions, p *patience, yield func(*Arrival, error) bool) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel(nil)
+
+	request := &exchangev1.ReceiveRequest{
+		AgencyCode: c.config.Agency, MaxUnconfirmed: uint32(max(options.MaxUnconfirmed, 0)), Drain: options.Drain,
+	}
+	switch {
+	case options.InlineLimit == 0:
+		request.InlineLimit = uint32(envelope.DefaultLimits().MaxInline)
+	case options.InlineLimit > 0:
+		request.InlineLimit = uint32(options.InlineLimit)
+	}
+	stream, err := r.exchange.Receive(ctx, request)
+	if err != nil {
+		return err
+	}
+	if !options.Drain {
+		watch.Go(func() { c.watchForNearer(ctx, r, cancel) })
+	}
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			c.mesh.worked(r)
+			return nil
+		}
+		if err != nil {
+			if cause := context.Cause(ctx); errors.Is(cause, errNearer) {
+				return cause
+			}
+			return err
+		}
+		c.mesh.worked(r)
+		p.progressed()
+		arrival := c.take(ctx, response)
+		if arrival == nil {
+			continue
+		}
+		if !yield(arrival, nil) {
+			return errStopped
+		}
+	}
+}
+
+// watchForNearer measures the relays now and then while a stream is open, and
+// ends the stream when another relay is worth moving to.
+func (c *Client) watchForNearer(ctx context.Context, r *relay, cancel context.CancelCauseFunc) {
+	for sleep(ctx, c.config.timing.remeasure+c.config.timing.backoff(1)) == nil {
+		if nearer, err := c.mesh.nearest(ctx); err == nil && nearer != r {
+			cancel(errNearer)
+			return
+		}
+	}
+}
+
+// take makes an arrival of what a relay sent; nil where it is not to be given
+// out.
+func (c *Client) take(ctx context.Context, response *exchangev1.ReceiveResponse) *Arrival {
+	header := response.GetEnvelope().GetHeader()
+	id, err := envelope.IDFromBytes(response.GetEnvelope().GetId())
+	if err != nil {
+		c.logger.ErrorContext(ctx, "arrival without an id is not given out", "error", err)
+		return nil
+	}
+	if computed, _, err := envelope.HeaderID(header); err != nil || computed != id {
+		// It stays in the inbox, where an operator can find out who changed it.
+		c.logger.ErrorContext(ctx, "arrival is not what its sender wrote, not given out", "envelope", id, "computed", computed, "error", err)
+		return nil
+	}
+	switch c.books.take(id) {
+	case takenBefore:
+		return nil
+	case confirmedBefore:
+		// The confirmation crossed with the arrival, or was lost with a relay.
+		if err := c.Confirm(ctx, id); err != nil {
+			c.logger.WarnContext(ctx, "not confirmed again", "envelope", id, "error", err)
+		}
+		return nil
+	}
+	arrival := &Arrival{
+		ID: id, Envelope: response.GetEnvelope(), Agency: response.GetAgencyCode(),
+		ArrivedAt: response.GetArrivedAt().AsTime(), client: c,
+	}
+	if response.GetHasContent() && len(response.GetContent()) == len(header.GetParts()) {
+		arrival.content = response.GetContent()
+	}
+	return arrival
+}
+
+// Confirm states that envelopes are durable on the agency's side: they leave
+// the inbox, and their senders learn of it. Confirming twice is harmless.
+func (c *Client) Confirm(ctx context.Context, ids ...envelope.ID) error {
+	const most = 1000 // ConfirmRequest.envelope_ids
+	for len(ids) > 0 {
+		batch := ids[:min(len(ids), most)]
+		ids = ids[len(batch):]
+		request := &exchangev1.ConfirmRequest{AgencyCode: c.config.Agency}
+		for _, id := range batch {
+			request.EnvelopeIds = append(request.EnvelopeIds, id[:])
+		}
+		err := c.call(ctx, "confirm", batch[0], func(ctx context.Context, r *relay) error {
+			_, err := r.exchange.Confirm(ctx, request)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		c.books.confirmed(batch)
+	}
+	return nil
+}
+
+// Arrival is one envelope given out of the inbox.
+type Arrival struct {
+	ID envelope.ID
+	// Envelope is what the sender wrote, and where and when it was accepted.
+	Envelope *exchangev1.Envelope
+	// Agency is the code under which the agency was addressed.
+	Agency string
+	// ArrivedAt is when the home relay had it.
+	ArrivedAt time.Time
+
+	client *Client
+	// content of all parts, where it came along.
+	content [][]byte
+}
+
+// Context returns ctx with the trace that the sender began.
+func (a *Arrival) Context(ctx context.Context) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{
+		"traceparent": a.Envelope.GetTraceparent(), "tracestate": a.Envelope.GetTracestate(),
+	})
+}
+
+// Confirm states that the envelope is durable on the agency's side; it leaves
+// the inbox.
+func (a *Arrival) Confirm(ctx context.Context) error {
+	ctx, span := a.client.tracer.Start(a.Context(ctx), "confirm")
+	defer span.End()
+	if err := a.client.Confirm(ctx, a.ID); err != nil {
+		return fmt.Errorf("envelope %s: %w", a.ID, err)
+	}
+	return nil
+}
+
+// Release gives the envelope back unconfirmed: a later stream may give it out
+// again.
+func (a *Arrival) Release() { a.client.books.release(a.ID) }
+
+// Where an envelope stands in the books.
+const (
+	takenNow = iota
+	takenBefore
+	confirmedBefore
+)
+
+// remembered is how many confirmed ids are kept: more than a relay can have on
+// its way to us.
+const remembered = 20_000
+
+// books know which envelopes were given out in this process.
+type books struct {
+	mu    sync.Mutex
+	taken map[envelope.ID]bool
+	// done are the ids confirmed last, order their order of age, next the
+	// oldest.
+	done  map[envelope.ID]bool
+	order []envelope.ID
+	next  int
+}
+
+func newBooks() *books {
+	return &books{taken: map[envelope.ID]bool{}, done: map[envelope.ID]bool{}}
+}
+
+func (b *books) take(id envelope.ID) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.done[id]:
+		return confirmedBefore
+	case b.taken[id]:
+		return takenBefore
+	}
+	b.taken[id] = true
+	return takenNow
+}
+
+func (b *books) release(id envelope.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.taken, id)
+}
+
+func (b *books) confirmed(ids []envelope.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, id := range ids {
+		delete(b.taken, id)
+		if b.done[id] {
+			continue
+		}
+		b.done[id] = true
+		if len(b.order) < remembered {
+			b.order = append(b.order, id)
+			continue
+		}
+		delete(b.done, b.order[b.next])
+		b.order[b.next] = id
+		b.next = (b.next + 1) % remembered
+	}
+}

@@ -1,0 +1,390 @@
+package agency
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/proto"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/tls"
+)
+
+// Document is what Submit hands over.
+type Document struct {
+	// Header says who sends what to whom. Submit leaves it as it is and works
+	// on a copy, in which it completes only
+	//   - sender.code, where empty: Config.Agency;
+	//   - kind, where unspecified: status with a status in it, else document;
+	//   - parts: where none is described, from the sources, the first as main
+	//     document; name, media type, size and SHA-256 where a part lacks them.
+	// A size or SHA-256 that is there already must be that of the source.
+	//
+	// The envelope id is computed from all of it, so handing a document over
+	// again is a repeat only with every field the same: times such as
+	// created_at must come from the document's own record, not from the clock.
+	Header *exchangev1.Header
+	// Parts are the files, one per part of the header.
+	Parts []Source
+	// Progress is called now and then from the calling goroutine; may be nil.
+	Progress func(Progress)
+}
+
+// Progress tells how far a Submit has come.
+type Progress struct {
+	// Sending: bytes go to the relay; before that they are hashed.
+	Sending bool
+	// Done of Total bytes of all parts. Done falls back when another relay has
+	// to start anew. Total is known once Sending.
+	Done, Total uint64
+}
+
+// Receipt is a relay's word that it made the envelope durable.
+type Receipt struct {
+	// ID of the envelope, for Track.
+	ID envelope.ID
+	// DocumentID is the sender's own.
+	DocumentID string
+	// Relay that states it.
+	Relay string
+	// AcceptedAt is when the relay made it durable, by the relay's clock.
+	AcceptedAt time.Time
+	// Copies is on how many relays it was durable. Keep the files until this,
+	// or Track, says 2 or more.
+	Copies uint32
+	// Recipients after groups were resolved.
+	Recipients uint32
+	// ContentSize is the bytes of all parts together.
+	ContentSize uint64
+	// Repeat: the envelope had been accepted before, and this is the receipt
+	// of then.
+	Repeat bool
+	// Warnings name what was accepted though the standard says otherwise.
+	Warnings []*exchangev1.Warning
+}
+
+// maxEager is the largest content sent without waiting for the relay's answer
+// to the header (exchange.proto SubmitStart.eager).
+const maxEager = 256 << 10
+
+// Submit hands over one document and returns when a relay made it durable, on
+// two relays where a second one can be reached. What a relay refuses comes back
+// as *envelope.Refusal with every field at fault.
+func (c *Client) Submit(ctx context.Context, document Document) (*Receipt, error) {
+	s, err := c.prepare(ctx, document)
+	if err != nil {
+		return nil, err
+	}
+	ctx, span := c.tracer.Start(ctx, "submit", trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attribute.String("truc.envelope.id", s.id.String()), attribute.Int64("truc.envelope.size", int64(s.total))))
+	defer span.End()
+	receipt, err := s.run(ctx)
+	if err != nil {
+		span.SetStatus(codes.Error, "not accepted")
+		return nil, err
+	}
+	c.logger.InfoContext(ctx, "envelope accepted", "envelope", s.id, "relay", receipt.Relay, "copies", receipt.Copies, "repeat", receipt.Repeat)
+	return receipt, nil
+}
+
+// submission is one document on its way.
+type submission struct {
+	client    *Client
+	header    *exchangev1.Header
+	canonical [32]byte
+	id        envelope.ID
+	sources   []Source
+	progress  func(Progress)
+	total     uint64
+}
+
+// prepare completes the header and finds what is wrong with it before anything
+// leaves the machine: a document marked as a state secret never does.
+func (c *Client) prepare(ctx context.Context, document Document) (*submission, error) {
+	if document.Header == nil {
+		return nil, envelope.RefuseProblems([]envelope.Problem{{
+			Field: "header", Reason: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, Description: "is missing",
+		}})
+	}
+	s := &submission{
+		client: c, header: proto.CloneOf(document.Header), sources: document.Parts, progress: document.Progress,
+	}
+	if s.progress == nil {
+		s.progress = func(Progress) {}
+	}
+	if err := describe(s.header, s.sources); err != nil {
+		return nil, err
+	}
+	c.complete(s.header)
+	for i, part := range s.header.GetParts() {
+		hashed := s.total
+		size, sum, err := digest(ctx, s.sources[i], func(n int) {
+			hashed += uint64(n)
+			s.progress(Progress{Done: hashed})
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.total += size
+		if part.GetSize() != 0 && part.GetSize() != size || len(part.GetSha256()) > 0 && !bytes.Equal(part.GetSha256(), sum[:]) {
+			return nil, fmt.Errorf("file %s is not the one that the header describes", s.sources[i].Name())
+		}
+		part.Size, part.Sha256 = size, sum[:]
+		if part.GetName() == "" {
+			part.Name = s.sources[i].Name()
+		}
+		if part.GetMediaType() == "" {
+			part.MediaType = mediaType(part.GetName())
+		}
+	}
+	// How large a part may be is the relay's to say.
+	if problems, _ := envelope.Check(s.header, envelope.Limits{MaxPartSize: math.MaxUint64, MaxRecipients: math.MaxInt}); len(problems) > 0 {
+		return nil, envelope.RefuseProblems(problems)
+	}
+	id, canonical, err := envelope.HeaderID(s.header)
+	if err != nil {
+		return nil, err
+	}
+	s.id, s.canonical = id, sha256.Sum256(canonical)
+	return s, nil
+}
+
+// complete fills in what the client knows better than its caller.
+func (c *Client) complete(header *exchangev1.Header) {
+	agency := c.config.Agency
+	if identity := c.endpoint.Identity(); agency == "" && identity.Kind == tls.KindAgency {
+		agency = identity.Name
+	}
+	if header.Sender == nil {
+		header.Sender = new(exchangev1.Organization)
+	}
+	if header.Sender.GetCode() == "" {
+		header.Sender.Code = agency
+	}
+	if header.GetKind() == exchangev1.Kind_KIND_UNSPECIFIED {
+		header.Kind = exchangev1.Kind_KIND_DOCUMENT
+		if header.Status != nil {
+			header.Kind = exchangev1.Kind_KIND_STATUS
+		}
+	}
+}
+
+// maxMismatches is how often a relay may find other bytes than were declared
+// while the files are unchanged, before the document is given up.
+const maxMismatches = 3
+
+// run tries until the envelope is accepted, refused, or patience ends.
+func (s *submission) run(ctx context.Context) (*Receipt, error) {
+	c := s.client
+	p := c.patience("submit "+s.id.String(), s.id, c.config.Patience)
+	var furthest uint64
+	mismatches := 0
+	for {
+		r, err := c.mesh.nearest(ctx)
+		if err == nil {
+			var receipt *Receipt
+			var resumed uint64
+			if receipt, resumed, err = s.attempt(ctx, r); err == nil {
+				c.mesh.worked(r)
+				return receipt, nil
+			}
+			if resumed > furthest {
+				furthest = resumed
+				p.progressed()
+			}
+			if mismatches, err = s.mismatch(ctx, mismatches, err); err == nil {
+				continue
+			}
+		}
+		if err := p.failed(ctx, r, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// mismatch looks at a refusal because of other bytes than declared: either the
+// file changed since it was hashed, and sending it again helps nobody, or bytes
+// were damaged on the way, and it does.
+func (s *submission) mismatch(ctx context.Context, before int, err error) (int, error) {
+	refusal, ok := envelope.AsRefusal(err)
+	if !ok || !refusal.Has(exchangev1.ErrorReason_ERROR_REASON_HASH_MISMATCH) && !refusal.Has(exchangev1.ErrorReason_ERROR_REASON_SIZE_MISMATCH) {
+		return before, err
+	}
+	for i, part := range s.header.GetParts() {
+		size, sum, err := digest(ctx, s.sources[i], func(int) {})
+		if err != nil {
+			return before, err
+		}
+		if size != part.GetSize() || !bytes.Equal(sum[:], part.GetSha256()) {
+			return before, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_HASH_MISMATCH,
+				"file %s changed while it was being sent; send it again once it is complete", part.GetName())
+		}
+	}
+	if before+1 >= maxMismatches {
+		return before, err
+	}
+	s.client.logger.WarnContext(ctx, "content damaged on the way, sending again", "envelope", s.id)
+	return before + 1, nil
+}
+
+// attempt is one Submit call at one relay. It returns how many bytes the relay
+// held already.
+func (s *submission) attempt(ctx context.Context, r *relay) (*Receipt, uint64, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := r.exchange.Submit(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	eager := s.total <= maxEager
+	chunk := s.client.mesh.chunkSize(r)
+	offsets := make([]uint64, len(s.sources))
+
+	err = stream.Send(&exchangev1.SubmitRequest{Message: &exchangev1.SubmitRequest_Start{Start: &exchangev1.SubmitStart{
+		Header: s.header, Traceparent: carrier.Get("traceparent"), Tracestate: carrier.Get("tracestate"), Eager: eager,
+	}}})
+	if err == nil && eager {
+		err = s.send(ctx, stream, offsets, chunk)
+	}
+	// EOF says that the relay ended the call; why is in what it answers.
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, err
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return nil, 0, unended(err)
+	}
+	if accepted := first.GetAccepted(); accepted != nil {
+		receipt, err := s.receipt(accepted)
+		return receipt, 0, err
+	}
+	resume := first.GetResume()
+	if resume == nil || len(resume.GetOffsets()) != len(offsets) || !bytes.Equal(resume.GetEnvelopeId(), s.id[:]) {
+		return nil, 0, fmt.Errorf("relay %s does not say from where to send", r.address)
+	}
+	var resumed uint64
+	if !eager {
+		offsets = resume.GetOffsets()
+		for i, offset := range offsets {
+			if offset > s.header.GetParts()[i].GetSize() {
+				return nil, 0, fmt.Errorf("relay %s holds more of part %d than there is", r.address, i)
+			}
+			resumed += offset
+		}
+		if err := s.send(ctx, stream, offsets, chunk); err != nil && !errors.Is(err, io.EOF) {
+			return nil, resumed, err
+		}
+	}
+	last, err := stream.Recv()
+	if err != nil {
+		return nil, resumed, unended(err)
+	}
+	receipt, err := s.receipt(last.GetAccepted())
+	return receipt, resumed, err
+}
+
+// unended makes the end of a call without a receipt an error.
+func unended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT, "the relay ended the call without a receipt")
+	}
+	return err
+}
+
+type submitStream interface {
+	Send(*exchangev1.SubmitRequest) error
+	CloseSend() error
+}
+
+// send sends the parts from the offsets, then commit. io.EOF means that the
+// relay ended the call.
+func (s *submission) send(ctx context.Context, stream submitStream, offsets []uint64, chunk int) error {
+	done := uint64(0)
+	for _, offset := range offsets {
+		done += offset
+	}
+	for i, offset := range offsets {
+		if err := s.sendPart(ctx, stream, i, offset, chunk, &done); err != nil {
+			return err
+		}
+	}
+	commit := &exchangev1.SubmitRequest{Message: &exchangev1.SubmitRequest_Commit{Commit: &exchangev1.SubmitCommit{}}}
+	if err := stream.Send(commit); err != nil {
+		return err
+	}
+	return stream.CloseSend()
+}
+
+func (s *submission) sendPart(ctx context.Context, stream submitStream, i int, offset uint64, chunk int, done *uint64) error {
+	size := s.header.GetParts()[i].GetSize()
+	if offset == size {
+		return nil
+	}
+	content, err := s.sources[i].Open()
+	if err != nil {
+		return permanent(fmt.Errorf("file %s: %w", s.sources[i].Name(), err))
+	}
+	defer content.Close()
+	if _, err := content.Seek(int64(offset), io.SeekStart); err != nil {
+		return permanent(fmt.Errorf("file %s: %w", s.sources[i].Name(), err))
+	}
+	buffer := make([]byte, min(uint64(chunk), size-offset))
+	for offset < size {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.ReadFull(content, buffer[:min(uint64(len(buffer)), size-offset)])
+		if err != nil {
+			return permanent(fmt.Errorf("file %s became shorter or unreadable while it was being sent: %w", s.sources[i].Name(), err))
+		}
+		// The library has encoded the message when Send returns, so the buffer
+		// is free again.
+		err = stream.Send(&exchangev1.SubmitRequest{Message: &exchangev1.SubmitRequest_Chunk{Chunk: &exchangev1.Chunk{
+			Part: uint32(i), Offset: offset, Data: buffer[:n],
+		}}})
+		if err != nil {
+			return err
+		}
+		offset += uint64(n)
+		*done += uint64(n)
+		s.progress(Progress{Sending: true, Done: *done, Total: s.total})
+	}
+	return nil
+}
+
+// permanent marks a failure on this machine, which another try at a relay does
+// not mend.
+func permanent(err error) error {
+	return &envelope.Refusal{Reason: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, Message: err.Error()}
+}
+
+// receipt proves that the relay speaks of this envelope.
+func (s *submission) receipt(accepted *exchangev1.SubmitAccepted) (*Receipt, error) {
+	r := accepted.GetReceipt()
+	if r == nil {
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT, "the relay answered without a receipt")
+	}
+	if !bytes.Equal(r.GetEnvelopeId(), s.id[:]) || !bytes.Equal(r.GetHeaderSha256(), s.canonical[:]) {
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_CONFLICT,
+			"relay %s gave a receipt for another envelope (%x) than was handed over (%s); nothing is known to be accepted",
+			r.GetRelayId(), r.GetEnvelopeId(), s.id)
+	}
+	return &Receipt{
+		ID: s.id, DocumentID: s.header.GetDocumentId(), Relay: r.GetRelayId(), AcceptedAt: r.GetAcceptedAt().AsTime(),
+		Copies: r.GetCopies(), Recipients: r.GetRecipients(), ContentSize: r.GetContentSize(),
+		Repeat: accepted.GetRepeat(), Warnings: accepted.GetWarnings(),
+	}, nil
+}
