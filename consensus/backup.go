@@ -100,7 +100,7 @@ func (n *Node) Restore(ctx context.Context, r io.Reader) (index uint64, err erro
 		},
 	})
 	if err == nil {
-		err = n.machine.waitApplied(ctx, index)
+		err = n.machine.waitApplied(ctx, n.stopping, index)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("restore: %w", err)

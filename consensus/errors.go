@@ -95,7 +95,15 @@ func statusOf(code codes.Code, reason exchangev1.ErrorReason, message string) *s
 
 // errNotRunning is what calls get before Run has loaded the state and after it
 // has begun to stop.
-var errNotRunning = errors.New("consensus is not running on this relay")
+var errNotRunning error = notRunning{}
+
+type notRunning struct{}
+
+func (notRunning) Error() string { return "the directory is not running on this relay" }
+
+func (e notRunning) GRPCStatus() *status.Status {
+	return statusOf(codes.Unavailable, exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING, e.Error())
+}
 
 // errElsewhere sends the caller to look for the leader again.
 var errElsewhere = errors.New("leadership was handed over")

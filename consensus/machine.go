@@ -143,7 +143,7 @@ func (m *machine) failure() error {
 }
 
 // waitApplied waits until index is in the local state.
-func (m *machine) waitApplied(ctx context.Context, index uint64) error {
+func (m *machine) waitApplied(ctx context.Context, stopping <-chan struct{}, index uint64) error {
 	for {
 		advanced := m.advanced.listen()
 		m.mu.Lock()
@@ -157,6 +157,8 @@ func (m *machine) waitApplied(ctx context.Context, index uint64) error {
 		}
 		select {
 		case <-advanced:
+		case <-stopping:
+			return errNotRunning
 		case <-ctx.Done():
 			return fmt.Errorf("wait until entry %d is applied here (now %d): %w", index, applied, ctx.Err())
 		}

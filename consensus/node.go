@@ -33,6 +33,7 @@ type Node struct {
 	// Wake-ups.
 	leaderChanged bell          // whenever this node's view of the leader changes
 	ready         chan struct{} // closed when the local state is loaded
+	stopping      chan struct{} // closed when Run begins to stop
 	fatal         chan error    // first reason to stop; capacity 1
 
 	// Owned by Run; read by everyone.
@@ -70,6 +71,7 @@ func New(cfg Config) (*Node, error) {
 		log:        cfg.Logger.With("relay", cfg.ID),
 		machine:    newMachine(cfg.StateMachine),
 		ready:      make(chan struct{}),
+		stopping:   make(chan struct{}),
 		fatal:      make(chan error, 1),
 		membership: make(chan struct{}, 1),
 		follower:   make(map[string]bool),
@@ -137,6 +139,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			err = fmt.Errorf("consensus: %w", err)
 		}
 	}()
+	stopping := sync.OnceFunc(func() { close(n.stopping) })
+	defer stopping()
 
 	logs, err := openStore(n.cfg.Dir, n.stop)
 	if err != nil {
@@ -163,6 +167,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	err = n.watch(ctx, l, leadership)
 
 	n.setOpen(false)
+	stopping()
 	n.drain()
 	if err == nil {
 		n.handOver(l)

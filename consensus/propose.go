@@ -69,7 +69,7 @@ func (n *Node) Propose(ctx context.Context, requestID [16]byte, command []byte) 
 		ctx, cancel := context.WithTimeout(ctx, catchUp)
 		defer cancel()
 		// The write is done whether or not this relay has it already.
-		_ = n.machine.waitApplied(ctx, result.Index)
+		_ = n.machine.waitApplied(ctx, n.stopping, result.Index)
 	}
 	return result, nil
 }
@@ -184,6 +184,12 @@ func (n *Node) onLeader(ctx context.Context, call leaderCall) error {
 		select {
 		case <-changed:
 		case <-timer.C:
+		case <-n.stopping:
+			timer.Stop()
+			if handed {
+				return &noLeader{handed: true, cause: errNotRunning}
+			}
+			return errNotRunning
 		case <-ctx.Done():
 			timer.Stop()
 			if last == nil || errors.Is(last, ctx.Err()) {
@@ -264,7 +270,7 @@ func (n *Node) ReadBarrier(ctx context.Context) error {
 		},
 	})
 	if err == nil {
-		err = n.machine.waitApplied(ctx, index)
+		err = n.machine.waitApplied(ctx, n.stopping, index)
 	}
 	if err != nil {
 		return fmt.Errorf("read barrier: %w", err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/truclienthong/truc/consensus"
@@ -41,6 +42,15 @@ func New(node *consensus.Node, version func() (directoryVersion, agencies uint64
 	return &service{node: node, version: version}
 }
 
+// wire gives the errors of a caller that went away their codes; those of
+// consensus have theirs.
+func wire(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.FromContextError(err).Err()
+}
+
 func (s *service) Status(context.Context, *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
 	st := s.node.Status()
 	answer := &adminv1.StatusResponse{
@@ -58,7 +68,7 @@ func (s *service) Status(context.Context, *adminv1.StatusRequest) (*adminv1.Stat
 func (s *service) Members(ctx context.Context, req *adminv1.MembersRequest) (*adminv1.MembersResponse, error) {
 	if req.GetConsistency() == adminv1.Consistency_CONSISTENCY_LINEARIZABLE {
 		if err := s.node.ReadBarrier(ctx); err != nil {
-			return nil, err
+			return nil, wire(err)
 		}
 	}
 	members, index := s.node.Members()
@@ -76,7 +86,7 @@ func (s *service) Members(ctx context.Context, req *adminv1.MembersRequest) (*ad
 func (s *service) AddVoter(ctx context.Context, req *adminv1.AddVoterRequest) (*adminv1.AddVoterResponse, error) {
 	index, err := s.node.AddVoter(ctx, req.GetRelayId(), req.GetAddress())
 	if err != nil {
-		return nil, err
+		return nil, wire(err)
 	}
 	return &adminv1.AddVoterResponse{Index: index}, nil
 }
@@ -84,7 +94,7 @@ func (s *service) AddVoter(ctx context.Context, req *adminv1.AddVoterRequest) (*
 func (s *service) AddNonvoter(ctx context.Context, req *adminv1.AddNonvoterRequest) (*adminv1.AddNonvoterResponse, error) {
 	index, err := s.node.AddNonvoter(ctx, req.GetRelayId(), req.GetAddress())
 	if err != nil {
-		return nil, err
+		return nil, wire(err)
 	}
 	return &adminv1.AddNonvoterResponse{Index: index}, nil
 }
@@ -92,7 +102,7 @@ func (s *service) AddNonvoter(ctx context.Context, req *adminv1.AddNonvoterReque
 func (s *service) Demote(ctx context.Context, req *adminv1.DemoteRequest) (*adminv1.DemoteResponse, error) {
 	index, err := s.node.Demote(ctx, req.GetRelayId())
 	if err != nil {
-		return nil, err
+		return nil, wire(err)
 	}
 	return &adminv1.DemoteResponse{Index: index}, nil
 }
@@ -100,7 +110,7 @@ func (s *service) Demote(ctx context.Context, req *adminv1.DemoteRequest) (*admi
 func (s *service) Remove(ctx context.Context, req *adminv1.RemoveRequest) (*adminv1.RemoveResponse, error) {
 	index, err := s.node.Remove(ctx, req.GetRelayId())
 	if err != nil {
-		return nil, err
+		return nil, wire(err)
 	}
 	return &adminv1.RemoveResponse{Index: index}, nil
 }
@@ -108,7 +118,7 @@ func (s *service) Remove(ctx context.Context, req *adminv1.RemoveRequest) (*admi
 func (s *service) TransferLeader(ctx context.Context, req *adminv1.TransferLeaderRequest) (*adminv1.TransferLeaderResponse, error) {
 	leader, err := s.node.TransferLeader(ctx, req.GetRelayId())
 	if err != nil {
-		return nil, err
+		return nil, wire(err)
 	}
 	return &adminv1.TransferLeaderResponse{LeaderId: leader}, nil
 }
@@ -116,7 +126,7 @@ func (s *service) TransferLeader(ctx context.Context, req *adminv1.TransferLeade
 func (s *service) Snapshot(ctx context.Context, _ *adminv1.SnapshotRequest) (*adminv1.SnapshotResponse, error) {
 	index, size, err := s.node.Snapshot(ctx)
 	if err != nil {
-		return nil, err
+		return nil, wire(err)
 	}
 	return &adminv1.SnapshotResponse{Index: index, Size: size}, nil
 }
@@ -125,13 +135,11 @@ func (s *service) Backup(_ *adminv1.BackupRequest, stream grpc.ServerStreamingSe
 	ctx, cancel := context.WithTimeout(stream.Context(), freshen)
 	err := s.node.ReadBarrier(ctx)
 	cancel()
-	if stream.Context().Err() != nil {
-		return err
+	late := errors.Is(err, consensus.ErrNoLeader) || errors.Is(err, context.DeadlineExceeded)
+	if err != nil && (!late || stream.Context().Err() != nil) {
+		return wire(err)
 	}
-	if err != nil && !errors.Is(err, consensus.ErrNoLeader) && !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return s.node.Backup(stream.Context(), sender{stream})
+	return wire(s.node.Backup(stream.Context(), sender{stream}))
 }
 
 type sender struct {
@@ -151,7 +159,7 @@ func (s sender) Write(p []byte) (int, error) {
 
 func (s *service) Restore(stream grpc.ClientStreamingServer[adminv1.RestoreRequest, adminv1.RestoreResponse]) error {
 	if _, err := s.node.Restore(stream.Context(), &pieces{stream: stream}); err != nil {
-		return err
+		return wire(err)
 	}
 	answer := new(adminv1.RestoreResponse)
 	answer.DirectoryVersion, answer.Agencies = s.version()
