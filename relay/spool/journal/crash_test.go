@@ -198,10 +198,16 @@ func TestCrash(t *testing.T) {
 					t.Logf("%d calls", k-1)
 					return
 				}
+				log := d.log
 				crash.ends(d)
-				if !survives(t, d, h, rng, crash.ends) {
-					t.Fatalf("stopped at call %d of:\n%v", k, d.log)
-				}
+				func() {
+					defer func() {
+						if t.Failed() {
+							t.Logf("stopped at call %d, the last of:\n%v", k, log)
+						}
+					}()
+					survives(t, d, h, rng, crash.ends)
+				}()
 			}
 		})
 	}
@@ -209,52 +215,47 @@ func TestCrash(t *testing.T) {
 
 // survives checks the journal after one crash, after another one in the middle
 // of the recovery, after a third right behind it, and after more was appended.
-func survives(t *testing.T, d *disk, h *history, rng *rand.Rand, crash func(*disk)) bool {
-	ok := t.Run("", func(t *testing.T) {
-		d.mu.Lock()
-		d.stopAt = d.calls + 1 + rng.IntN(8)
-		d.mu.Unlock()
-		if j, err := openOn(d, 4096); err == nil {
-			h.forgetIfShown(t, j)
-			j.Close()
-		}
-		crash(d)
-
-		j := mustOpen(t, d)
-		shown := h.check(t, j)
+func survives(t *testing.T, d *disk, h *history, rng *rand.Rand, crash func(*disk)) {
+	t.Helper()
+	d.mu.Lock()
+	d.stopAt = d.calls + 1 + rng.IntN(8)
+	d.mu.Unlock()
+	if j, err := openOn(d, 4096); err == nil {
+		h.forget(h.check(t, j)) // what was shown once must not vanish later
 		j.Close()
-		h.forget(shown)
-		d.powerCut(0)
+	}
+	crash(d)
 
-		j = mustOpen(t, d)
-		h.check(t, j)
-		r := run(j)
-		for range 6 {
-			must(t, h.append(j, rng.IntN(2) == 0, content(len(h.attempts), rng)))
-		}
-		must(t, h.wait())
-		if rng.IntN(2) == 0 {
-			must(t, r.end())
-		} else {
-			must(t, j.Sync(t.Context()))
-			must(t, r.end())
-		}
-		for _, a := range h.attempts {
-			a.acked = true
-		}
-		d.powerCut(0)
+	j := mustOpen(t, d)
+	shown := h.check(t, j)
+	j.Close()
+	h.forget(shown)
+	d.powerCut(0)
 
-		j = mustOpen(t, d)
-		shown = h.check(t, j)
-		must(t, j.Close())
-		if !slices.ContainsFunc(shown, func(r journal.Record) bool {
-			return string(r.Payload) == h.attempts[len(h.attempts)-1].content
-		}) {
-			t.Fatal("the last record is missing")
-		}
-	})
-	return ok
+	j = mustOpen(t, d)
+	h.check(t, j)
+	r := run(j)
+	for range 6 {
+		must(t, h.append(j, rng.IntN(2) == 0, content(len(h.attempts), rng)))
+	}
+	must(t, h.wait())
+	if rng.IntN(2) == 0 {
+		must(t, r.end())
+	} else {
+		must(t, j.Sync(t.Context()))
+		must(t, r.end())
+	}
+	for _, a := range h.attempts {
+		a.acked = true
+	}
+	d.powerCut(0)
+
+	j = mustOpen(t, d)
+	shown = h.check(t, j)
+	must(t, j.Close())
+	if !slices.ContainsFunc(shown, func(r journal.Record) bool {
+		return string(r.Payload) == h.attempts[len(h.attempts)-1].content
+	}) {
+		t.Fatal("the last record is missing")
+	}
 }
-
-// forgetIfShown: what an opened journal shows must not vanish later.
-func (h *history) forgetIfShown(t *testing.T, j *journal.Journal) { h.forget(h.check(t, j)) }

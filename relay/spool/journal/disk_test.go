@@ -42,6 +42,7 @@ type change struct {
 }
 
 type inode struct {
+	name    string             // for the log
 	data    []byte             // as the kernel shows it
 	platter []byte             // as the disk has it
 	dirty   map[int64][][]byte // by sector: every content written since the last sync
@@ -176,10 +177,10 @@ func (d *disk) Create(name string) (journal.File, error) {
 	if _, err := d.call("create", name); err != nil {
 		return nil, err
 	}
-	f := &inode{dirty: map[int64][][]byte{}}
+	f := &inode{name: name, dirty: map[int64][][]byte{}}
 	d.names[name] = f
 	d.changes = append(d.changes, change{to: name, file: f})
-	return &diskFile{d: d, name: name, inode: f, epoch: d.epoch}, nil
+	return &diskFile{d: d, inode: f, epoch: d.epoch}, nil
 }
 
 func (d *disk) Open(name string, write bool) (journal.File, error) {
@@ -189,7 +190,7 @@ func (d *disk) Open(name string, write bool) (journal.File, error) {
 	if !ok {
 		return nil, fmt.Errorf("open %s: no such file", name)
 	}
-	return &diskFile{d: d, name: name, inode: f, epoch: d.epoch, readOnly: !write}, nil
+	return &diskFile{d: d, inode: f, epoch: d.epoch, readOnly: !write}, nil
 }
 
 func (d *disk) Rename(from, to string) error {
@@ -204,7 +205,7 @@ func (d *disk) Rename(from, to string) error {
 		return fmt.Errorf("rename %s: no such file", from)
 	}
 	if err == nil || d.rng.IntN(2) == 0 {
-		d.names[to] = f
+		d.names[to], f.name = f, to
 		delete(d.names, from)
 		d.changes = append(d.changes, change{from: from, to: to})
 	}
@@ -234,7 +235,6 @@ func (d *disk) SyncDir(dir string) error {
 
 type diskFile struct {
 	d        *disk
-	name     string
 	inode    *inode
 	epoch    int
 	readOnly bool
@@ -269,7 +269,7 @@ func (f *diskFile) ReadAt(b []byte, off int64) (int, error) {
 func (f *diskFile) Allocate(size int64) error {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
-	stop, err := f.d.call("allocate", f.name)
+	stop, err := f.d.call("allocate", f.inode.name)
 	if f.dead() {
 		return errCrash
 	}
@@ -290,7 +290,7 @@ func (f *diskFile) WriteAt(parts [][]byte, off int64) error {
 		return errors.New("write to a file opened for reading")
 	}
 	done := f.d.stopped
-	_, err := f.d.call("write", f.name)
+	_, err := f.d.call("write", f.inode.name)
 	if done {
 		return err
 	}
@@ -314,7 +314,7 @@ func (f *inode) write(b []byte, off int64) {
 func (f *diskFile) WriteBack(int64, int64) error {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
-	_, err := f.d.call("writeback", f.name)
+	_, err := f.d.call("writeback", f.inode.name)
 	return err
 }
 
@@ -326,7 +326,7 @@ func (f *diskFile) Sync() error {
 	if f.dead() {
 		return errCrash
 	}
-	stop, err := f.d.call("sync", f.name)
+	stop, err := f.d.call("sync", f.inode.name)
 	if stop {
 		return err
 	}

@@ -290,6 +290,9 @@ func (j *Journal) settle(l *loaded, nextFirst uint64, adjacent bool) error {
 		l.end.Store(end.end)
 		l.records.Store(end.records)
 		l.next.Store(end.next)
+		if l.truncated {
+			j.note(Damage{Position: Position{l.number, l.actual}, Length: l.size - l.actual, Cause: "file was cut short"})
+		}
 		return nil
 	}
 	w := &walker{s: l.segment, off: segmentHead, limit: min(l.limit(), l.actual), expect: l.first, ceiling: nextFirst}

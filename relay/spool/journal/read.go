@@ -39,6 +39,9 @@ func (j *Journal) read(pos Position, buf []byte) (Record, error) {
 	}
 	room := s.end.Load() - pos.Offset
 	if room < headLength {
+		if pos.Segment < j.Tail().Segment {
+			return Record{}, fmt.Errorf("%w: the segment ends before it", ErrDamaged)
+		}
 		return Record{}, ErrAhead
 	}
 	if pos.Offset < segmentHead || pos.Offset%alignment != 0 {

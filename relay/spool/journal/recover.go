@@ -11,11 +11,12 @@ func endOfWalk(err error) bool { return errors.Is(err, io.EOF) }
 
 // verdict is what a look at the last segment came to.
 type verdict struct {
-	tail    int64  // behind the last record that stays
+	kept    int64  // behind the last record that stays
+	tail    int64  // where the segment ends: kept, or behind damage after it
 	next    uint64 // sequence of the next record
 	records uint64 // of the callers, that stay
 	known   uint64 // every record up to this sequence is known to be durable
-	secure  int64  // first record that is not, or tail
+	secure  int64  // first record that is not, or kept
 	wipe    int64  // behind the last thing that would parse, or tail
 	cut     int    // records that parse, behind the tail
 	torn    bool   // a bad record was cut off
@@ -118,25 +119,29 @@ func (j *Journal) judge(l *loaded, floor uint64) (v verdict, sealed bool, err er
 
 // judgeEnd decides about what lies between the last record and the limit.
 func (j *Journal) judgeEnd(l *loaded, v *verdict, w *walker, complete bool, sealNext uint64, end error) error {
+	v.kept = v.tail
 	if v.secure < 0 {
-		v.secure = v.tail
+		v.secure = v.kept
 	}
-	v.wipe = max(v.wipe, v.tail)
 	switch {
 	case v.torn:
 	case l.truncated:
+		// Nobody knows how many records were there, but not more than these;
+		// their sequences are not used again.
 		v.damaged = true
-		j.note(Damage{Position: Position{l.number, v.tail}, Length: l.size - v.tail, Cause: "file was cut short"})
+		j.note(Damage{Position: Position{l.number, v.kept}, Length: l.size - v.kept, Cause: "file was cut short"})
+		v.tail = max(l.limit(), v.kept)
+		v.next += uint64(v.tail-v.kept) / headLength
 	case complete && v.tail < w.limit:
 		// The seal was written when everything before it was durable.
 		v.damaged = true
 		w.ceiling = sealNext
 		j.note(w.rest(end))
-		v.tail, v.wipe, v.next = w.limit, w.limit, sealNext
-		v.secure = v.tail
+		v.tail, v.next = w.limit, sealNext
 	case end != io.EOF:
 		return fmt.Errorf("the end is not readable behind offset %d: %w", v.tail, end)
 	}
+	v.wipe = max(v.wipe, v.tail)
 	return nil
 }
 
@@ -150,9 +155,9 @@ func (j *Journal) judgeEnd(l *loaded, v *verdict, w *walker, complete bool, seal
 // any point before the seal's sync leads the next start to the same decision,
 // or to a shorter journal that nobody has been shown.
 func (j *Journal) secure(l *loaded, v verdict) error {
-	buf := make([]byte, windowSize)
-	for off := v.secure; off < v.tail; {
-		b := buf[:min(int64(len(buf)), v.tail-off)]
+	buf := make([]byte, min(windowSize, max(v.kept-v.secure, v.wipe-v.tail)))
+	for off := v.secure; off < v.kept; {
+		b := buf[:min(int64(len(buf)), v.kept-off)]
 		if _, err := readFull(l.file, b, off); err != nil {
 			return err
 		}

@@ -11,7 +11,7 @@ const (
 	// that many short records are one part of a write.
 	copyLimit = 8 << 10
 	// scratchSize holds heads, short payloads and padding of one write.
-	scratchSize = 1 << 20
+	scratchSize = 256 << 10
 	// writeBack is how much is written before the disk is asked to begin
 	// with it: what an urgent sync may find before it.
 	writeBack = 4 << 20
