@@ -1,0 +1,207 @@
+package ingress_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/ingress"
+	"github.com/truclienthong/truc/routing"
+)
+
+// memory is a spool that forgets everything when the test ends.
+type memory struct {
+	self  routing.RelayID
+	clock func() time.Time
+
+	mu        sync.Mutex
+	records   map[envelope.ID]*envelope.Record
+	content   map[envelope.ID][][]byte
+	partial   map[envelope.ID][][]byte
+	documents map[[2]string]envelope.ID
+	inboxes   map[routing.AgencyCode][]envelope.InboxEntry
+	changed   map[routing.AgencyCode]chan struct{}
+	settled   []envelope.Settlement
+	sequence  uint64
+	// failCommit, where set, is what every commit answers.
+	failCommit error
+}
+
+var (
+	_ ingress.Spool   = (*memory)(nil)
+	_ ingress.Inboxes = (*memory)(nil)
+)
+
+func newMemory(self routing.RelayID, clock func() time.Time) *memory {
+	return &memory{
+		self: self, clock: clock,
+		records: map[envelope.ID]*envelope.Record{}, content: map[envelope.ID][][]byte{},
+		partial: map[envelope.ID][][]byte{}, documents: map[[2]string]envelope.ID{},
+		inboxes: map[routing.AgencyCode][]envelope.InboxEntry{}, changed: map[routing.AgencyCode]chan struct{}{},
+	}
+}
+
+type incoming struct {
+	*memory
+	custody *envelope.Custody
+}
+
+func (m *memory) Begin(_ context.Context, c *envelope.Custody) (ingress.Incoming, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if id, ok := m.documents[[2]string{string(c.Sender), c.DocumentID}]; ok && id != c.ID {
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DOCUMENT_ID_REUSED, "document id was used before with other content")
+	}
+	if m.partial[c.ID] == nil {
+		m.partial[c.ID] = make([][]byte, len(c.Parts))
+	}
+	return &incoming{m, c}, nil
+}
+
+func (in *incoming) Repeat() (*envelope.Record, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	r, ok := in.records[in.custody.ID]
+	return r, ok && r.FromSender
+}
+
+func (in *incoming) Offsets() []uint64 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	offsets := make([]uint64, len(in.custody.Parts))
+	for i, b := range in.partial[in.custody.ID] {
+		offsets[i] = uint64(len(b))
+	}
+	return offsets
+}
+
+func (in *incoming) Write(_ context.Context, part int, offset uint64, data []byte) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	have := in.partial[in.custody.ID][part]
+	if offset != uint64(len(have)) {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "offset %d, want %d", offset, len(have))
+	}
+	in.partial[in.custody.ID][part] = append(have, data...)
+	return nil
+}
+
+func (in *incoming) Commit(context.Context) (*envelope.Record, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	c := in.custody
+	if in.failCommit != nil {
+		return nil, in.failCommit
+	}
+	for i, want := range c.Parts {
+		got := in.partial[c.ID][i]
+		switch {
+		case uint64(len(got)) != want.Size:
+			return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_SIZE_MISMATCH, "part %d has %d bytes, want %d", i, len(got), want.Size)
+		case sha256.Sum256(got) != want.SHA256:
+			return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_HASH_MISMATCH, "part %d has another hash", i)
+		}
+	}
+	r := &envelope.Record{Custody: *c, CommittedAt: in.clock(), Copies: 1}
+	for _, agency := range c.Inboxes {
+		r.Deliveries = append(r.Deliveries, envelope.Delivery{Agency: agency, Home: in.self, Transport: exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING})
+		in.sequence++
+		in.inboxes[agency] = append(in.inboxes[agency], envelope.InboxEntry{
+			ID: c.ID, Agency: agency, Sequence: in.sequence, Lane: c.Lane,
+			ArrivedAt: in.clock(), NotBefore: c.NotBefore, Size: c.Size(),
+		})
+		if ch := in.changed[agency]; ch != nil {
+			close(ch)
+			delete(in.changed, agency)
+		}
+	}
+	for _, onward := range c.Onward {
+		for _, agency := range onward.Agencies {
+			r.Deliveries = append(r.Deliveries, envelope.Delivery{Agency: agency, Home: onward.Relay, Transport: exchangev1.TransportStatus_TRANSPORT_STATUS_INITIAL})
+		}
+	}
+	in.records[c.ID], in.content[c.ID] = r, in.partial[c.ID]
+	in.documents[[2]string{string(c.Sender), c.DocumentID}] = c.ID
+	delete(in.partial, c.ID)
+	return r, nil
+}
+
+func (in *incoming) Close() error { return nil }
+
+func (m *memory) Record(id envelope.ID) (*envelope.Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r, ok := m.records[id]; ok {
+		return r, nil
+	}
+	return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, "no envelope %s", id)
+}
+
+func (m *memory) Content(id envelope.ID, part int, offset uint64) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return io.NopCloser(bytes.NewReader(m.content[id][part][offset:])), nil
+}
+
+func (m *memory) Settle(_ context.Context, batch []envelope.Settlement) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	settled := 0
+	for _, s := range batch {
+		before := len(m.inboxes[s.Agency])
+		m.inboxes[s.Agency] = slices.DeleteFunc(m.inboxes[s.Agency], func(e envelope.InboxEntry) bool { return e.ID == s.ID })
+		if len(m.inboxes[s.Agency]) < before {
+			settled++
+			m.settled = append(m.settled, s)
+		}
+	}
+	return settled, nil
+}
+
+func rank(l envelope.Lane) int { return slices.Index(envelope.LaneOrder[:], l) }
+
+func (m *memory) Inbox(agency routing.AgencyCode, after envelope.Position, max int) ([]envelope.InboxEntry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := slices.Clone(m.inboxes[agency])
+	slices.SortFunc(all, func(a, b envelope.InboxEntry) int {
+		if a.Lane != b.Lane {
+			return rank(a.Lane) - rank(b.Lane)
+		}
+		return int(a.Sequence) - int(b.Sequence)
+	})
+	if after != (envelope.Position{}) {
+		all = slices.DeleteFunc(all, func(e envelope.InboxEntry) bool {
+			return rank(e.Lane) < rank(after.Lane) || e.Lane == after.Lane && e.Sequence <= after.Sequence
+		})
+	}
+	return all[:min(max, len(all))], nil
+}
+
+func (m *memory) InboxChanged(agency routing.AgencyCode) <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.changed[agency] == nil {
+		m.changed[agency] = make(chan struct{})
+	}
+	return m.changed[agency]
+}
+
+// empty reports whether nothing was accepted.
+func (m *memory) empty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.records) == 0 && len(m.documents) == 0
+}
+
+func (m *memory) custody(id envelope.ID) *envelope.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.records[id]
+}

@@ -1,0 +1,475 @@
+package ingress_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/ingress"
+)
+
+// deliver puts a document into the inbox of H26 (home bac), straight into the
+// spool, and returns its id.
+func (m *mesh) deliver(id string, priority exchangev1.Priority, files ...string) envelope.ID {
+	m.t.Helper()
+	h := document("H29", id, files, "H26")
+	h.Priority = priority
+	return m.deliverHeader(h, files...)
+}
+
+func (m *mesh) deliverHeader(h *exchangev1.Header, files ...string) envelope.ID {
+	m.t.Helper()
+	_, canonical, err := envelope.HeaderID(h)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	c, err := envelope.NewCustody(h, canonical, envelope.Acceptance{Ingress: "nam", AcceptedAt: noon, Inboxes: []routingCode{"H26"}})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	in, err := m.relays["bac"].spool.Begin(m.t.Context(), c)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for i, content := range files {
+		if err := in.Write(m.t.Context(), i, 0, []byte(content)); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	if _, err := in.Commit(m.t.Context()); err != nil {
+		m.t.Fatal(err)
+	}
+	return c.ID
+}
+
+// drain receives everything that waits for H26 at a relay.
+func (m *mesh) drain(relay, who string, req *exchangev1.ReceiveRequest) []*exchangev1.ReceiveResponse {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(as(m.t.Context(), who), 10*time.Second)
+	defer cancel()
+	req.Drain = true
+	stream, err := m.relays[routingRelay(relay)].agency.Receive(ctx, req)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var all []*exchangev1.ReceiveResponse
+	for {
+		arrival, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			m.t.Fatalf("receive at %s as %s: %v", relay, who, err)
+		}
+		all = append(all, arrival)
+	}
+}
+
+func documents(arrivals []*exchangev1.ReceiveResponse) []string {
+	var ids []string
+	for _, a := range arrivals {
+		ids = append(ids, a.GetEnvelope().GetHeader().GetDocumentId())
+	}
+	return ids
+}
+
+func TestReceiveByLanesAndAgainUntilConfirmed(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	m.deliver("thường 1", 0)
+	m.deliver("khẩn", 1)
+	m.deliver("hỏa tốc", 3)
+	m.deliver("thường 2", 0)
+	m.deliver("hẹn giờ, đã đến giờ", 4)
+	m.deliver("thượng khẩn", 2)
+	want := []string{"hỏa tốc", "hẹn giờ, đã đến giờ", "thượng khẩn", "khẩn", "thường 1", "thường 2"}
+	var ids [][]byte
+	for range 2 {
+		got := m.drain("bac", "agency/H26", &exchangev1.ReceiveRequest{})
+		if !slices.Equal(documents(got), want) {
+			t.Fatalf("got %q, want %q", documents(got), want)
+		}
+		ids = ids[:0]
+		for _, a := range got {
+			ids = append(ids, a.GetEnvelope().GetId())
+		}
+	}
+	response, err := m.relays["bac"].agency.Confirm(as(t.Context(), "agency/H26"), &exchangev1.ConfirmRequest{EnvelopeIds: ids[:5]})
+	if err != nil || response.GetConfirmed() != 5 || response.GetRepeats() != 0 {
+		t.Fatalf("confirm: got %v, %v, want 5 confirmed", response, err)
+	}
+	response, err = m.relays["bac"].agency.Confirm(as(t.Context(), "agency/H26"), &exchangev1.ConfirmRequest{EnvelopeIds: append(ids[:2:2], make([]byte, 16), ids[0])})
+	if err != nil || response.GetConfirmed() != 0 || response.GetRepeats() != 4 {
+		t.Errorf("confirm again: got %v, %v, want 4 repeats", response, err)
+	}
+	if got := documents(m.drain("bac", "agency/H26", &exchangev1.ReceiveRequest{})); !slices.Equal(got, want[5:]) {
+		t.Errorf("after confirming: got %q, want %q", got, want[5:])
+	}
+	for _, s := range m.relays["bac"].spool.settled {
+		if s.Transport != exchangev1.TransportStatus_TRANSPORT_STATUS_DONE || s.Report == nil || !s.Report.Report || s.Report.Onward[0].Relay != "nam" {
+			t.Errorf("settlement of %s: want done, with a report to the ingress nam, got %+v", s.ID, s)
+		}
+	}
+}
+
+// More than a page, and a lane that fills up while another is being read.
+func TestReceivePages(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	var want []string
+	for i := range 50 {
+		want = append(want, fmt.Sprintf("khẩn %02d", i))
+		m.deliver(want[i], 1)
+	}
+	for i := range 50 {
+		want = append(want, fmt.Sprintf("thường %02d", i))
+		m.deliver(want[50+i], 0)
+	}
+	if got := documents(m.drain("bac", "agency/H26", &exchangev1.ReceiveRequest{})); !slices.Equal(got, want) {
+		t.Errorf("got %d %q, want %d in order", len(got), got, len(want))
+	}
+}
+
+func TestInlineContentAndFetch(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	big := strings.Repeat("0123456789", 100_000)
+	small := m.deliver("nhỏ", 3, "một", "", "ba")
+	large := m.deliver("lớn", 0, big)
+	got := m.drain("bac", "gateway/sss", &exchangev1.ReceiveRequest{AgencyCode: "H26", InlineLimit: 100})
+	if !got[0].GetHasContent() || string(got[0].GetContent()[0]) != "một" || len(got[0].GetContent()[1]) != 0 || string(got[0].GetContent()[2]) != "ba" {
+		t.Errorf("small: got content %q", got[0].GetContent())
+	}
+	if got[1].GetHasContent() {
+		t.Error("large: content came along")
+	}
+	for _, test := range []struct {
+		name           string
+		who            string
+		id             envelope.ID
+		part           uint32
+		offset, length uint64
+		want           string
+		reason         exchangev1.ErrorReason
+	}{
+		{name: "whole", id: large, want: big},
+		{name: "range", id: large, offset: 999_990, length: 5, want: "01234"},
+		{name: "tail", id: large, offset: 999_995, want: "56789"},
+		{name: "at the end", id: large, offset: 1_000_000},
+		{name: "empty part", id: small, part: 1},
+		{name: "beyond", id: large, offset: 1_000_001, reason: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD},
+		{name: "too long", id: large, offset: 999_999, length: 2, reason: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD},
+		{name: "no such part", id: large, part: 1, reason: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD},
+		{name: "no such envelope", reason: exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND},
+		{name: "not a recipient", who: "agency/G09", id: large, reason: exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND},
+		{name: "for another agency", who: "agency/G22", id: large, reason: exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			who, code := test.who, "H26"
+			if who == "" {
+				who = "agency/H26"
+			}
+			if who == "agency/G09" {
+				code = ""
+			}
+			stream, err := m.relays["bac"].agency.Fetch(as(t.Context(), who), &exchangev1.FetchRequest{
+				AgencyCode: code, EnvelopeId: test.id[:], Part: test.part, Offset: test.offset, Length: test.length})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got strings.Builder
+			for {
+				piece, err := stream.Recv()
+				if err != nil {
+					if test.reason != 0 && !has(err, test.reason) || test.reason == 0 && !errors.Is(err, io.EOF) {
+						t.Errorf("got error %v, want reason %s", err, test.reason)
+					}
+					break
+				}
+				if piece.GetOffset() != test.offset+uint64(got.Len()) {
+					t.Fatalf("piece at %d, want %d", piece.GetOffset(), test.offset+uint64(got.Len()))
+				}
+				got.Write(piece.GetData())
+			}
+			if got.String() != test.want {
+				t.Errorf("got %d bytes, want %d", got.Len(), len(test.want))
+			}
+		})
+	}
+}
+
+func TestReceiveLimits(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	for _, test := range []struct {
+		name  string
+		req   *exchangev1.ReceiveRequest
+		field string
+	}{
+		{"inline", &exchangev1.ReceiveRequest{InlineLimit: 256<<10 + 1}, "inline_limit"},
+		{"window", &exchangev1.ReceiveRequest{MaxUnconfirmed: 10_001}, "max_unconfirmed"},
+	} {
+		stream, err := m.relays["bac"].agency.Receive(as(t.Context(), "agency/H26"), test.req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = stream.Recv()
+		r, ok := envelope.AsRefusal(err)
+		if !ok || len(r.Problems) != 1 || r.Problems[0].Field != test.field {
+			t.Errorf("%s: got %v, want a refusal of %s", test.name, err, test.field)
+		}
+	}
+	for _, test := range []struct {
+		name string
+		ids  [][]byte
+	}{{"none", nil}, {"short", [][]byte{{1}}}, {"too many", make([][]byte, 1001)}} {
+		_, err := m.relays["bac"].agency.Confirm(as(t.Context(), "agency/H26"), &exchangev1.ConfirmRequest{EnvelopeIds: test.ids})
+		if !has(err, exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD) {
+			t.Errorf("confirm %s: got %v, want INVALID_FIELD", test.name, err)
+		}
+	}
+}
+
+// An agency attached elsewhere gets its inbox all the same.
+func TestReceiveAwayFromHome(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	id := m.deliver("1", 0, "nội dung")
+	got := m.drain("nam", "agency/H26", &exchangev1.ReceiveRequest{InlineLimit: 100})
+	if !slices.Equal(documents(got), []string{"1"}) || string(got[0].GetContent()[0]) != "nội dung" {
+		t.Fatalf("got %v", got)
+	}
+	stream, err := m.relays["nam"].agency.Fetch(as(t.Context(), "agency/H26"), &exchangev1.FetchRequest{EnvelopeId: id[:], Offset: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if piece, err := stream.Recv(); err != nil || string(piece.GetData()) != "nội dung"[4:] {
+		t.Errorf("fetch: got %q, %v", piece.GetData(), err)
+	}
+	response, err := m.relays["nam"].agency.Confirm(as(t.Context(), "gateway/sss"), &exchangev1.ConfirmRequest{AgencyCode: "H26", EnvelopeIds: [][]byte{id[:]}})
+	if err != nil || response.GetConfirmed() != 1 {
+		t.Errorf("confirm: got %v, %v, want 1", response, err)
+	}
+	if got := m.drain("bac", "agency/H26", &exchangev1.ReceiveRequest{}); len(got) != 0 {
+		t.Errorf("after confirming: got %q, want nothing", documents(got))
+	}
+}
+
+// The home side answers relays only, and only for agencies at home there.
+func TestHomeSideIsForRelaysAndItsOwnAgencies(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	id := m.deliver("1", 0, "x")
+	for _, test := range []struct {
+		who, code string
+		reason    exchangev1.ErrorReason
+	}{
+		{"agency/H26", "H26", exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY},
+		{"gateway/sss", "H26", exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY},
+		{"operator/an", "H26", exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY},
+		{"agency/", "H26", exchangev1.ErrorReason_ERROR_REASON_NO_IDENTITY},
+		{"relay/nam", "H29", exchangev1.ErrorReason_ERROR_REASON_NOT_HOME},
+		{"relay/nam", "", exchangev1.ErrorReason_ERROR_REASON_NOT_HOME},
+	} {
+		t.Run(test.who+" for "+test.code, func(t *testing.T) {
+			peer, ctx := m.relays["bac"].peer, as(t.Context(), test.who)
+			receive, err := peer.ProxyReceive(ctx, &relayv1.ProxyReceiveRequest{Request: &exchangev1.ReceiveRequest{AgencyCode: test.code}})
+			if err == nil {
+				_, err = receive.Recv()
+			}
+			if !has(err, test.reason) {
+				t.Errorf("receive: got %v, want %s", err, test.reason)
+			}
+			fetch, err := peer.ProxyFetch(ctx, &relayv1.ProxyFetchRequest{Request: &exchangev1.FetchRequest{AgencyCode: test.code, EnvelopeId: id[:]}})
+			if err == nil {
+				_, err = fetch.Recv()
+			}
+			if !has(err, test.reason) {
+				t.Errorf("fetch: got %v, want %s", err, test.reason)
+			}
+			_, err = peer.ProxyConfirm(ctx, &relayv1.ProxyConfirmRequest{Request: &exchangev1.ConfirmRequest{AgencyCode: test.code, EnvelopeIds: [][]byte{id[:]}}})
+			if !has(err, test.reason) {
+				t.Errorf("confirm: got %v, want %s", err, test.reason)
+			}
+		})
+	}
+}
+
+// live opens Receive without draining and returns what arrives, and the end.
+func (m *mesh) live(relay, who string, req *exchangev1.ReceiveRequest) (next func() (string, error)) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(as(m.t.Context(), who), 10*time.Second)
+	m.t.Cleanup(cancel)
+	stream, err := m.relays[routingRelay(relay)].agency.Receive(ctx, req)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return func() (string, error) {
+		arrival, err := stream.Recv()
+		return arrival.GetEnvelope().GetHeader().GetDocumentId(), err
+	}
+}
+
+func TestLiveStreamGetsWhatArrives(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	for _, relay := range []string{"bac", "nam"} {
+		next := m.live(relay, "agency/H26", &exchangev1.ReceiveRequest{})
+		for _, id := range []string{"1", "2", "3"} {
+			m.deliver(relay+id, 0)
+			for {
+				got, err := next()
+				if err != nil {
+					t.Fatalf("at %s: %v", relay, err)
+				}
+				if got == relay+id {
+					break
+				}
+			}
+		}
+	}
+}
+
+// What an agency may lose while it receives ends its stream, at the relay it
+// is attached to and at its home.
+func TestStreamEndsWithTheRightToIt(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		who       string
+		do        func(*mesh)
+		reason    exchangev1.ErrorReason
+		temporary bool
+	}{
+		{"suspended", "agency/H26", func(m *mesh) { m.suspend("H26", true) }, exchangev1.ErrorReason_ERROR_REASON_AGENCY_SUSPENDED, false},
+		{"moved", "agency/H26", func(m *mesh) { m.move("H26", "nam") }, exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING, true},
+		{"gateway without it", "gateway/sss", func(m *mesh) { m.gateway("sss", "G09") }, exchangev1.ErrorReason_ERROR_REASON_GATEWAY_NOT_AUTHORIZED, false},
+	} {
+		for _, relay := range []string{"bac", "nam"} {
+			t.Run(test.name+" at "+relay, func(t *testing.T) {
+				m := newMesh(t, ingress.Limits{})
+				m.deliver("1", 0)
+				next := m.live(relay, test.who, &exchangev1.ReceiveRequest{AgencyCode: "H26"})
+				if _, err := next(); err != nil {
+					t.Fatal(err)
+				}
+				test.do(m)
+				_, err := next()
+				if !has(err, test.reason) || envelope.Temporary(err) != test.temporary {
+					t.Errorf("got %v, want %s, temporary %t", err, test.reason, test.temporary)
+				}
+			})
+		}
+	}
+}
+
+func TestStreamsPerAgencyAreBounded(t *testing.T) {
+	m := newMesh(t, ingress.Limits{StreamsPerAgency: 1})
+	m.deliver("1", 0)
+	if _, err := m.live("bac", "agency/H26", &exchangev1.ReceiveRequest{})(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := m.live("bac", "agency/H26", &exchangev1.ReceiveRequest{})()
+	if !has(err, exchangev1.ErrorReason_ERROR_REASON_RATE_LIMITED) {
+		t.Errorf("second stream: got %v, want RATE_LIMITED", err)
+	}
+}
+
+// fakeStream is a Receive stream without a network, for tests of time.
+type fakeStream struct {
+	grpc.ServerStream
+	ctx  context.Context
+	sent chan string
+}
+
+func (f *fakeStream) Context() context.Context { return f.ctx }
+
+func (f *fakeStream) Send(r *exchangev1.ReceiveResponse) error {
+	f.sent <- r.GetEnvelope().GetHeader().GetDocumentId()
+	return nil
+}
+
+// inBubble runs a Receive of H26 at bac with time that passes by itself.
+func inBubble(t *testing.T, req *exchangev1.ReceiveRequest, test func(m *mesh, sent <-chan string)) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMeshWithoutNetwork(t)
+		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(),
+			metadata.Pairs(identityKey, "spiffe://truc.test/agency/H26")))
+		stream := &fakeStream{ctx: ctx, sent: make(chan string, 100)}
+		ended := make(chan error, 1)
+		go func() { ended <- m.relays["bac"].service.Receive(req, stream) }()
+		test(m, stream.sent)
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("stream ended with %v, want canceled", err)
+		}
+	})
+}
+
+func got(sent <-chan string) []string {
+	synctest.Wait()
+	var all []string
+	for {
+		select {
+		case id := <-sent:
+			all = append(all, id)
+		default:
+			return all
+		}
+	}
+}
+
+func TestHeldUntilItsHour(t *testing.T) {
+	inBubble(t, &exchangev1.ReceiveRequest{}, func(m *mesh, sent <-chan string) {
+		at := func(id string, after time.Duration) {
+			h := document("H29", id, nil, "H26")
+			h.Priority, h.NotBefore = exchangev1.Priority_PRIORITY_HOA_TOC_HEN_GIO, timestamppb.New(time.Now().Add(after))
+			m.deliverHeader(h)
+		}
+		at("sau hai giờ", 2*time.Hour)
+		at("sau một giờ", time.Hour)
+		at("ngay", -time.Hour)
+		m.deliver("thường", 0)
+		if ids := got(sent); !slices.Equal(ids, []string{"ngay", "thường"}) {
+			t.Errorf("at once: got %q", ids)
+		}
+		time.Sleep(time.Hour - time.Second)
+		m.deliver("thường 2", 0)
+		if ids := got(sent); !slices.Equal(ids, []string{"thường 2"}) {
+			t.Errorf("before the first hour: got %q", ids)
+		}
+		time.Sleep(time.Second)
+		if ids := got(sent); !slices.Equal(ids, []string{"sau một giờ"}) {
+			t.Errorf("at the first hour: got %q", ids)
+		}
+		time.Sleep(time.Hour)
+		if ids := got(sent); !slices.Equal(ids, []string{"sau hai giờ"}) {
+			t.Errorf("at the second hour: got %q", ids)
+		}
+	})
+}
+
+func TestWindowOfUnconfirmed(t *testing.T) {
+	inBubble(t, &exchangev1.ReceiveRequest{MaxUnconfirmed: 3}, func(m *mesh, sent <-chan string) {
+		var ids []envelope.ID
+		for i := range 5 {
+			ids = append(ids, m.deliver(fmt.Sprint(i), 0))
+		}
+		if g := got(sent); !slices.Equal(g, []string{"0", "1", "2"}) {
+			t.Errorf("got %q, want the first three", g)
+		}
+		m.deliver("khẩn", 1)
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs(identityKey, "spiffe://truc.test/agency/H26"))
+		if _, err := m.relays["bac"].service.Confirm(ctx, &exchangev1.ConfirmRequest{EnvelopeIds: [][]byte{ids[0][:], ids[2][:]}}); err != nil {
+			t.Fatal(err)
+		}
+		if g := got(sent); !slices.Equal(g, []string{"khẩn", "3"}) {
+			t.Errorf("after two confirmed: got %q, want the urgent one and the next", g)
+		}
+	})
+}

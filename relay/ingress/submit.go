@@ -1,0 +1,248 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/routing"
+)
+
+type submitStream = grpc.BidiStreamingServer[exchangev1.SubmitRequest, exchangev1.SubmitResponse]
+
+// Submit takes one envelope. What it does stands in submit, in order.
+func (s *Service) Submit(stream submitStream) error {
+	began := s.config.Clock()
+	answer, err := s.submit(stream)
+	if err != nil {
+		s.metrics.refusal(stream.Context(), "submit", err)
+		return err
+	}
+	outcome := s.metrics.fresh
+	if answer.GetRepeat() {
+		outcome = s.metrics.repeat
+	}
+	s.metrics.accepted.Add(stream.Context(), 1, outcome)
+	s.metrics.receipt.Record(stream.Context(), s.config.Clock().Sub(began).Seconds(), outcome)
+	return stream.Send(&exchangev1.SubmitResponse{Message: &exchangev1.SubmitResponse_Accepted{Accepted: answer}})
+}
+
+// submission is one submit whose first message came in.
+type submission struct {
+	stream    submitStream
+	eager     bool
+	header    *exchangev1.Header
+	canonical []byte
+	id        envelope.ID
+	sender    routing.AgencyCode
+	log       *slog.Logger
+}
+
+// submit finds out who hands over what, and then whether it is accepted.
+func (s *Service) submit(stream submitStream) (*exchangev1.SubmitAccepted, error) {
+	ctx := stream.Context()
+	if err := s.config.Accepting(); err != nil {
+		return nil, err
+	}
+	start, err := receiveStart(stream)
+	if err != nil {
+		return nil, err
+	}
+	sub := submission{stream: stream, eager: start.GetEager(), header: start.GetHeader()}
+	if sub.sender, err = s.sender(ctx, s.config.Directory.View(), sub.header); err != nil {
+		return nil, err
+	}
+	if sub.id, sub.canonical, err = envelope.HeaderID(sub.header); err != nil {
+		return nil, refuseField(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "header", "%v", err)
+	}
+	ctx, span := s.span(continueTrace(ctx, start.GetTraceparent(), start.GetTracestate()), "accept", sub.id)
+	defer span.End()
+	sub.log = s.log(ctx, sub.id).With("sender", string(sub.sender))
+
+	answer, err := s.accept(ctx, &sub)
+	if err != nil {
+		span.SetStatus(codes.Error, reasonOf(err))
+		sub.log.Info("envelope not accepted", "reason", reasonOf(err), "fields", fieldsOf(err))
+		return nil, err
+	}
+	sub.log.Info("envelope accepted", "recipients", answer.GetReceipt().GetRecipients(),
+		"bytes", answer.GetReceipt().GetContentSize(), "lane", envelope.LaneOf(sub.header), "repeat", answer.GetRepeat())
+	return answer, nil
+}
+
+// accept is step 2 of DESIGN §6, once the caller is known to speak for the
+// sender: is the header sound, was it accepted before, may it be sent, to whom,
+// over which relays; only then bytes are taken, and only after the commit there
+// is a receipt.
+func (s *Service) accept(ctx context.Context, sub *submission) (*exchangev1.SubmitAccepted, error) {
+	problems, warnings := envelope.Check(sub.header, s.config.Limits.Header)
+	if len(problems) == 0 {
+		// Before anything that the directory or the clock decides: a repeat is
+		// answered with the original receipt even if a recipient was suspended,
+		// or the document expired, since.
+		if record, ok, err := s.accepted(sub.id); err != nil || ok {
+			return s.answer(record, true, warnings), err
+		}
+	}
+	custody, err := s.plan(ctx, sub, problems)
+	if err != nil {
+		return nil, err
+	}
+	incoming, err := s.config.Spool.Begin(ctx, custody)
+	if err != nil {
+		return nil, err
+	}
+	defer s.release(sub, incoming)
+	if record, ok := incoming.Repeat(); ok {
+		return s.answer(record, true, warnings), nil
+	}
+	if err := s.transfer(ctx, sub, custody.Parts, incoming); err != nil {
+		return nil, err
+	}
+	// The transfer of a large file takes minutes, in which the sender may have
+	// been suspended.
+	if _, err := s.sender(ctx, s.config.Directory.View(), sub.header); err != nil {
+		return nil, err
+	}
+	record, err := incoming.Commit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.answer(record, false, warnings), nil
+}
+
+// release lets go of a transfer. What was accepted is durable by then, and
+// what was not can be sent again, so a failure is only worth a line.
+func (s *Service) release(sub *submission, incoming Incoming) {
+	if err := incoming.Close(); err != nil {
+		sub.log.Warn("transfer not released", "error", err)
+	}
+}
+
+// receiveStart reads the first message.
+func receiveStart(stream submitStream) (*exchangev1.SubmitStart, error) {
+	first, err := stream.Recv()
+	if err != nil {
+		return nil, cut(err)
+	}
+	start := first.GetStart()
+	if start == nil {
+		return nil, refuseField(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "start",
+			"the first message of a submit is start")
+	}
+	if start.GetHeader() == nil {
+		return nil, refuseField(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "header",
+			"start carries no header")
+	}
+	return start, nil
+}
+
+// sender finds the agency that sends, and proves that the caller may.
+func (s *Service) sender(ctx context.Context, view routing.View, header *exchangev1.Header) (routing.AgencyCode, error) {
+	agency, err := s.speaker(ctx, view, header.GetSender().GetCode(), "header.sender.code",
+		exchangev1.ErrorReason_ERROR_REASON_SENDER_NOT_CALLER)
+	return routing.AgencyCode(agency.GetCode()), err
+}
+
+// accepted returns the record of an envelope that this relay accepted from its
+// sender before. One that only passed through here is not meant.
+func (s *Service) accepted(id envelope.ID) (*envelope.Record, bool, error) {
+	record, err := s.config.Spool.Record(id)
+	if isReason(err, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return record, record.FromSender, nil
+}
+
+// answer states what is durable. A repeat gets the receipt of the first time;
+// only its number of copies is that of now.
+func (s *Service) answer(record *envelope.Record, repeat bool, warnings []*exchangev1.Warning) *exchangev1.SubmitAccepted {
+	if record == nil {
+		return nil
+	}
+	return &exchangev1.SubmitAccepted{Receipt: record.Receipt(s.config.Self), Repeat: repeat, Warnings: warnings}
+}
+
+// plan decides what this relay takes on: who gets it, and by way of which relay.
+// Problems are those found in the header alone; with what is wrong with its
+// time and its recipients they are refused together.
+func (s *Service) plan(ctx context.Context, sub *submission, problems []envelope.Problem) (*envelope.Custody, error) {
+	now, view, header := s.config.Clock(), s.config.Directory.View(), sub.header
+	expires, late := s.expiry(now, header)
+	recipients, faults := s.recipients(view, header, problems)
+	if err := refuseAll(slices.Concat(problems, late, faults)); err != nil {
+		return nil, err
+	}
+	if err := s.refuseTooMany(recipients); err != nil {
+		return nil, err
+	}
+	if err := refuseForbidden(view, sub.sender, header, recipients); err != nil {
+		return nil, err
+	}
+	inboxes, onward, err := spread(view, s.config.Self, recipients)
+	if err != nil {
+		return nil, err
+	}
+	parent, state := traceOf(ctx)
+	return envelope.NewCustody(header, sub.canonical, envelope.Acceptance{
+		Sender: sub.sender, Ingress: s.config.Self, AcceptedAt: now, ExpiresAt: expires,
+		TraceParent: parent, TraceState: state, FromSender: true,
+		Inboxes: inboxes, Onward: onward,
+	})
+}
+
+// refuseAll refuses for all problems at once. A state secret stands first: it
+// is the one for which another channel is needed.
+func refuseAll(problems []envelope.Problem) error {
+	slices.SortStableFunc(problems, func(a, b envelope.Problem) int {
+		return secretFirst(a) - secretFirst(b)
+	})
+	return envelope.RefuseProblems(bounded(problems))
+}
+
+func secretFirst(p envelope.Problem) int {
+	if p.Reason == exchangev1.ErrorReason_ERROR_REASON_STATE_SECRET {
+		return 0
+	}
+	return 1
+}
+
+// expiry is when the mesh gives the envelope up, or what is wrong with that.
+func (s *Service) expiry(now time.Time, header *exchangev1.Header) (time.Time, []envelope.Problem) {
+	if header.GetExpiresAt() == nil {
+		return now.Add(s.config.Limits.Lifetime), nil
+	}
+	expires := header.GetExpiresAt().AsTime()
+	if expires.After(now) {
+		return expires, nil
+	}
+	return expires, []envelope.Problem{{
+		Field: "header.expires_at", Reason: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,
+		Description: fmt.Sprintf("%s is not in the future; the relay's clock shows %s",
+			expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)),
+	}}
+}
+
+// cut turns the end of a stream before the commit into its refusal. Where the
+// line broke, or the sender gave up, nobody may be there to read it.
+func cut(err error) error {
+	why := "the stream ended"
+	if !errors.Is(err, io.EOF) {
+		why = "the stream broke: " + status.Convert(err).Message()
+	}
+	return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT,
+		"%s before the commit; nothing was accepted, call again to resume", why)
+}
