@@ -34,7 +34,7 @@ func (s *Service) receive(ctx context.Context, req *exchangev1.ReceiveRequest, s
 		return err
 	}
 	home := routing.RelayID(owner.GetHomeRelayId())
-	ctx, release := s.guard(ctx, func(view routing.View) error {
+	guarded, release := s.guard(ctx, func(view routing.View) error {
 		agency, err := s.inboxOwner(ctx, view, req.GetAgencyCode())
 		if err != nil {
 			return err
@@ -43,9 +43,9 @@ func (s *Service) receive(ctx context.Context, req *exchangev1.ReceiveRequest, s
 	})
 	defer release()
 	if home != s.config.Self {
-		return s.receiveFromHome(ctx, home, named(req, owner.GetCode()), send)
+		return s.receiveFromHome(guarded, home, named(req, owner.GetCode()), send)
 	}
-	return s.serveInbox(ctx, routing.AgencyCode(owner.GetCode()), req, send)
+	return s.serveInbox(guarded, routing.AgencyCode(owner.GetCode()), req, send)
 }
 
 func checkReceive(req *exchangev1.ReceiveRequest) error {
