@@ -116,14 +116,14 @@ func TestLeaderLeaves(t *testing.T) {
 		{"demoted, asked itself", func(_, leader *member) error { _, err := leader.Demote(t.Context(), leader.id); return err }, 2},
 		{"removed, asked by a follower", func(asked, leader *member) error { _, err := asked.Remove(t.Context(), leader.id); return err }, 1},
 	} {
-		c.leader()
+		leader := c.leader()
 		var voters []string
-		for _, m := range c.others(nil) {
-			if m.Status().Voter {
-				voters = append(voters, m.id)
+		members, _ := leader.Members()
+		for _, m := range members {
+			if m.Voter {
+				voters = append(voters, m.ID)
 			}
 		}
-		leader := c.leader(voters...)
 		asked := c.members[voters[0]]
 		if asked == leader {
 			asked = c.members[voters[1]]
