@@ -1,0 +1,108 @@
+// Package ledger answers what became of an envelope: to its sender and
+// recipients (Track), to other relays (Inquire), to operators for the whole
+// mesh (Trace). It also takes what other relays report about deliveries of
+// envelopes that were accepted here (Apply).
+//
+// It promises:
+//   - A sender sees every delivery of its envelope, a recipient only its own;
+//     to all others the envelope does not exist.
+//   - An answer that needs other relays comes within a bounded time and names
+//     the relays that were silent: what is not said is not claimed.
+//   - Where relays know different things, what is settled wins over what is
+//     pending, and then what is newer.
+//   - A report is applied once, however often it comes, and is durable when
+//     Apply returns.
+//
+// It keeps no state: everything it says stands in the spools of the mesh.
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/routing"
+)
+
+// Spool is what this relay holds. All calls may run together; what is not
+// known is refused with NOT_FOUND.
+type Spool interface {
+	Record(id envelope.ID) (*envelope.Record, error)
+	// ByDocument finds an envelope by its sender's id of the document.
+	ByDocument(sender routing.AgencyCode, documentID string) (envelope.ID, bool, error)
+	Events(id envelope.ID) ([]envelope.Event, error)
+	// Settle ends deliveries, durable on return; a repeat changes nothing.
+	Settle(ctx context.Context, settlements []envelope.Settlement) (int, error)
+}
+
+// Directory is this relay's copy of the directory.
+type Directory interface {
+	View() routing.View
+}
+
+// Peers reaches other relays.
+type Peers interface {
+	// Peer returns the connection to a relay, without waiting for the relay.
+	Peer(relay routing.RelayID) (relayv1.PeerServiceClient, error)
+}
+
+// Config is all that the ledger needs.
+type Config struct {
+	// Self is the relay whose spool it reads.
+	Self      routing.RelayID
+	Spool     Spool
+	Directory Directory
+	Peers     Peers
+	// AskTimeout bounds how long other relays are waited for; 0: 3 seconds.
+	AskTimeout time.Duration
+	Logger     *slog.Logger
+	Meter      metric.Meter
+	Tracer     trace.Tracer
+}
+
+// Ledger answers questions; it runs nothing of its own.
+type Ledger struct {
+	config  Config
+	reports metric.Int64Counter
+	asked   metric.Float64Histogram
+}
+
+const defaultAskTimeout = 3 * time.Second
+
+// New checks the configuration.
+func New(c Config) (*Ledger, error) {
+	if c.Self == "" || c.Spool == nil || c.Directory == nil || c.Peers == nil {
+		return nil, errors.New("ledger: self, spool, directory and peers are all needed")
+	}
+	if c.AskTimeout <= 0 {
+		c.AskTimeout = defaultAskTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Meter == nil {
+		c.Meter = metricnoop.Meter{}
+	}
+	if c.Tracer == nil {
+		c.Tracer = tracenoop.Tracer{}
+	}
+	l := &Ledger{config: c}
+	var failed [2]error
+	l.reports, failed[0] = c.Meter.Int64Counter("truc.ledger.reports",
+		metric.WithUnit("{report}"), metric.WithDescription("Reports of other relays about deliveries, by outcome."))
+	l.asked, failed[1] = c.Meter.Float64Histogram("truc.ledger.ask.duration",
+		metric.WithUnit("s"), metric.WithDescription("Time that asking other relays about one envelope took."))
+	if err := errors.Join(failed[:]...); err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	return l, nil
+}

@@ -1,0 +1,407 @@
+package ledger_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/ledger"
+	"github.com/truclienthong/truc/routing"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var noon = time.Date(2025, 10, 20, 5, 0, 0, 0, time.UTC)
+
+const (
+	initial    = exchangev1.TransportStatus_TRANSPORT_STATUS_INITIAL
+	processing = exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING
+	done       = exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
+	fail       = exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL
+)
+
+// memory is what one relay holds.
+type memory struct {
+	records map[envelope.ID]*envelope.Record
+	events  map[envelope.ID][]envelope.Event
+	settled []envelope.Settlement
+}
+
+func (m *memory) Record(id envelope.ID) (*envelope.Record, error) {
+	if r, ok := m.records[id]; ok {
+		return r, nil
+	}
+	return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, "no envelope %s", id)
+}
+
+func (m *memory) ByDocument(sender routing.AgencyCode, documentID string) (envelope.ID, bool, error) {
+	for id, r := range m.records {
+		if r.Sender == sender && r.DocumentID == documentID {
+			return id, true, nil
+		}
+	}
+	return envelope.ID{}, false, nil
+}
+
+func (m *memory) Events(id envelope.ID) ([]envelope.Event, error) { return m.events[id], nil }
+
+func (m *memory) Settle(_ context.Context, batch []envelope.Settlement) (int, error) {
+	settled := 0
+	for _, s := range batch {
+		for i := range m.records[s.ID].Deliveries {
+			if d := &m.records[s.ID].Deliveries[i]; d.Agency == s.Agency && d.Transport != done {
+				d.Transport, d.Reason, d.UpdatedAt = s.Transport, s.Reason, s.At
+				m.settled = append(m.settled, s)
+				settled++
+			}
+		}
+	}
+	return settled, nil
+}
+
+// mesh is relays bac, trung and nam, each with its ledger.
+type mesh struct {
+	t         *testing.T
+	directory *routing.Directory
+	spools    map[routing.RelayID]*memory
+	ledgers   map[routing.RelayID]*ledger.Ledger
+	// silent relays never answer.
+	silent map[routing.RelayID]bool
+}
+
+// Peer is the way from any relay to another.
+func (m *mesh) Peer(relay routing.RelayID) (relayv1.PeerServiceClient, error) {
+	return peer{mesh: m, relay: relay}, nil
+}
+
+type peer struct {
+	relayv1.PeerServiceClient
+	mesh  *mesh
+	relay routing.RelayID
+}
+
+func (p peer) Inquire(ctx context.Context, req *relayv1.InquireRequest, _ ...grpc.CallOption) (*relayv1.InquireResponse, error) {
+	if p.mesh.silent[p.relay] {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return p.mesh.ledgers[p.relay].Inquire(ctx, req)
+}
+
+func newMesh(t *testing.T) *mesh {
+	t.Helper()
+	m := &mesh{t: t, directory: routing.NewDirectory(), spools: map[routing.RelayID]*memory{},
+		ledgers: map[routing.RelayID]*ledger.Ledger{}, silent: map[routing.RelayID]bool{}}
+	for _, id := range []routing.RelayID{"bac", "trung", "nam"} {
+		m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{
+			Relay: &directoryv1.Relay{Id: string(id), Region: string(id), Address: string(id) + ":7400"}}}})
+		m.spools[id] = &memory{records: map[envelope.ID]*envelope.Record{}, events: map[envelope.ID][]envelope.Event{}}
+		var err error
+		if m.ledgers[id], err = ledger.New(ledger.Config{Self: id, Spool: m.spools[id], Directory: m.directory, Peers: m}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for code, home := range map[string]string{"G22": "bac", "H26": "trung", "H29": "nam", "H43": "nam"} {
+		m.change(&directoryv1.Command{Change: &directoryv1.Command_PutAgency{PutAgency: &directoryv1.PutAgency{
+			Agency: &directoryv1.Agency{Code: code, Name: code, Tier: 1, HomeRelayId: home}}}})
+	}
+	return m
+}
+
+func (m *mesh) change(c *directoryv1.Command) {
+	m.t.Helper()
+	c.Version, c.Actor, c.At = routing.CommandVersion, "spiffe://truc.test/operator/an", timestamppb.New(noon)
+	encoded, err := proto.Marshal(c)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	answer, err := m.directory.Apply(encoded)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	result := new(directoryv1.CommandResult)
+	if err := proto.Unmarshal(answer, result); err != nil || result.GetReason() != 0 {
+		m.t.Fatalf("change %v: %v %v", c, err, result)
+	}
+}
+
+// travel puts a document of G22 to H26, H29 and H43 where it would be: accepted
+// at bac, passed by trung to nam, confirmed by H43, not by H29.
+func (m *mesh) travel() envelope.ID {
+	m.t.Helper()
+	h := &exchangev1.Header{Kind: exchangev1.Kind_KIND_DOCUMENT, Sender: &exchangev1.Organization{Code: "G22"}, DocumentId: "2025/1",
+		Parts: []*exchangev1.Part{{Name: "Nguyễn Văn A.pdf", Size: 3, Sha256: make([]byte, 32), Description: "của ông A"}}}
+	id, canonical, err := envelope.HeaderID(h)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	put := func(relay routing.RelayID, fromSender bool, minutes int, deliveries ...envelope.Delivery) {
+		c, err := envelope.NewCustody(h, canonical, envelope.Acceptance{Ingress: "bac", AcceptedAt: noon, FromSender: fromSender})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		m.spools[relay].records[id] = &envelope.Record{Custody: *c, CommittedAt: at(minutes), Deliveries: deliveries, Copies: 1}
+	}
+	put("bac", true, 0,
+		envelope.Delivery{Agency: "H26", Home: "trung", Transport: initial, UpdatedAt: at(0)},
+		envelope.Delivery{Agency: "H29", Home: "nam", Transport: initial, UpdatedAt: at(0)},
+		envelope.Delivery{Agency: "H43", Home: "nam", Transport: initial, UpdatedAt: at(9)})
+	put("trung", false, 1, envelope.Delivery{Agency: "H26", Home: "trung", Transport: processing, UpdatedAt: at(1)})
+	put("nam", false, 2,
+		envelope.Delivery{Agency: "H29", Home: "nam", Transport: processing, UpdatedAt: at(2)},
+		envelope.Delivery{Agency: "H43", Home: "nam", Transport: done, UpdatedAt: at(3)})
+	m.spools["trung"].records[id].ContentReleased = true
+	m.spools["bac"].events[id] = []envelope.Event{{At: at(0), Action: exchangev1.TraceAction_TRACE_ACTION_ACCEPTED}, {At: at(1), Action: exchangev1.TraceAction_TRACE_ACTION_HANDED_ON, Peer: "trung"}}
+	m.spools["trung"].events[id] = []envelope.Event{{At: at(1), Action: exchangev1.TraceAction_TRACE_ACTION_TAKEN, Peer: "bac"}}
+	m.spools["nam"].events[id] = []envelope.Event{{At: at(2), Action: exchangev1.TraceAction_TRACE_ACTION_ARRIVED}, {At: at(3), Action: exchangev1.TraceAction_TRACE_ACTION_CONFIRMED, Agency: "H43"}}
+	return id
+}
+
+func statuses(deliveries []*exchangev1.Delivery) map[string]exchangev1.TransportStatus {
+	all := map[string]exchangev1.TransportStatus{}
+	for _, d := range deliveries {
+		all[d.GetAgencyCode()] = d.GetTransport()
+	}
+	return all
+}
+
+func byID(id envelope.ID) *exchangev1.TrackRequest {
+	return &exchangev1.TrackRequest{Envelope: &exchangev1.TrackRequest_EnvelopeId{EnvelopeId: id[:]}}
+}
+
+func byDocument(id string) *exchangev1.TrackRequest {
+	return &exchangev1.TrackRequest{Envelope: &exchangev1.TrackRequest_DocumentId{DocumentId: id}}
+}
+
+func TestTrackShowsEachWhatIsTheirs(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	allRelays := byID(id)
+	allRelays.AllRelays = true
+	for _, test := range []struct {
+		name   string
+		relay  routing.RelayID
+		agency routing.AgencyCode
+		req    *exchangev1.TrackRequest
+		want   map[string]exchangev1.TransportStatus // nil: not found
+	}{
+		{"sender at ingress", "bac", "G22", byID(id), map[string]exchangev1.TransportStatus{"H26": initial, "H29": initial, "H43": initial}},
+		{"sender by document", "bac", "G22", byDocument("2025/1"), map[string]exchangev1.TransportStatus{"H26": initial, "H29": initial, "H43": initial}},
+		{"sender asks all relays", "bac", "G22", allRelays, map[string]exchangev1.TransportStatus{"H26": processing, "H29": processing, "H43": done}},
+		{"sender at another relay that has it", "nam", "G22", byID(id), map[string]exchangev1.TransportStatus{"H26": initial, "H29": processing, "H43": done}},
+		{"recipient at home", "nam", "H43", byID(id), map[string]exchangev1.TransportStatus{"H43": done}},
+		{"recipient elsewhere", "bac", "H29", byID(id), map[string]exchangev1.TransportStatus{"H29": initial}},
+		{"recipient asks all relays", "bac", "H43", allRelays, map[string]exchangev1.TransportStatus{"H43": done}},
+		{"recipient cannot ask by the sender's document id", "bac", "H43", byDocument("2025/1"), nil},
+		{"neither", "bac", "K01", allRelays, nil},
+		{"unknown", "bac", "G22", byID(envelope.ID{1}), nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			response, err := m.ledgers[test.relay].Track(t.Context(), test.agency, test.req)
+			if test.want == nil {
+				if r, ok := envelope.AsRefusal(err); !ok || r.Reason != exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND {
+					t.Errorf("got %v, %v, want NOT_FOUND", response, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := statuses(response.GetDeliveries())
+			if len(got) != len(test.want) {
+				t.Errorf("deliveries: got %v, want %v", got, test.want)
+			}
+			for code, want := range test.want {
+				if got[code] != want {
+					t.Errorf("%s: got %s, want %s", code, got[code], want)
+				}
+			}
+			if response.GetHeader().GetDocumentId() != "2025/1" {
+				t.Errorf("header: got %v", response.GetHeader())
+			}
+			for _, event := range response.GetEvents() {
+				if test.agency != "G22" && event.GetAgencyCode() != "" && event.GetAgencyCode() != string(test.agency) {
+					t.Errorf("%s sees the event %v", test.agency, event)
+				}
+			}
+		})
+	}
+}
+
+// A sender that moved to another relay after its own failed is answered there.
+func TestTrackWhereNothingIsKnown(t *testing.T) {
+	m := newMesh(t)
+	m.travel()
+	m.spools["trung"].records = map[envelope.ID]*envelope.Record{}
+	response, err := m.ledgers["trung"].Track(t.Context(), "G22", byDocument("2025/1"))
+	if err != nil || response.GetReceipt().GetRelayId() != "bac" {
+		t.Errorf("got %v, %v, want the receipt of bac", response, err)
+	}
+}
+
+func TestBadTrackAndTrace(t *testing.T) {
+	m := newMesh(t)
+	for name, req := range map[string]*exchangev1.TrackRequest{
+		"nothing": {}, "short id": byID(envelope.ID{}), "empty document id": byDocument(""),
+	} {
+		if name == "short id" {
+			req.Envelope = &exchangev1.TrackRequest_EnvelopeId{EnvelopeId: []byte{1}}
+		}
+		_, err := m.ledgers["bac"].Track(t.Context(), "G22", req)
+		if r, ok := envelope.AsRefusal(err); !ok || r.Reason != exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD || len(r.Problems) != 1 {
+			t.Errorf("%s: got %v, want INVALID_FIELD with the field", name, err)
+		}
+	}
+	if _, err := m.ledgers["bac"].Trace(t.Context(), &adminv1.TraceRequest{}); err == nil {
+		t.Error("trace without an id: got no error")
+	}
+}
+
+func TestTraceMergesTheMesh(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	response, err := m.ledgers["trung"].Trace(t.Context(), &adminv1.TraceRequest{EnvelopeId: id[:]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := response.GetReceipt(); got.GetRelayId() != "bac" || !got.GetAcceptedAt().AsTime().Equal(noon) {
+		t.Errorf("receipt: got %v, want that of the ingress", got)
+	}
+	want := map[string]exchangev1.TransportStatus{"H26": processing, "H29": processing, "H43": done}
+	for code, status := range statuses(response.GetDeliveries()) {
+		if want[code] != status {
+			t.Errorf("%s: got %s, want %s: what is settled wins, whatever is newer", code, status, want[code])
+		}
+	}
+	var relays []string
+	for i, event := range response.GetEvents() {
+		relays = append(relays, event.GetRelayId())
+		if i > 0 && event.GetAt().AsTime().Before(response.GetEvents()[i-1].GetAt().AsTime()) {
+			t.Errorf("event %d is out of order", i)
+		}
+	}
+	if len(relays) != 5 || relays[0] != "bac" || relays[4] != "nam" {
+		t.Errorf("events: got %v", relays)
+	}
+	holders := slices.Sorted(slices.Values(response.GetHolderRelayIds()))
+	if !slices.Equal(holders, []string{"bac", "nam"}) || len(response.GetSilentRelayIds()) != 0 {
+		t.Errorf("holders %v, silent %v, want bac and nam, none", holders, response.GetSilentRelayIds())
+	}
+	if p := response.GetParts(); len(p) != 1 || p[0].GetName() != "" || p[0].GetDescription() != "" || p[0].GetSize() != 3 {
+		t.Errorf("parts: got %v, want size without name", p)
+	}
+	local, err := m.ledgers["trung"].Trace(t.Context(), &adminv1.TraceRequest{EnvelopeId: id[:], Local: true})
+	if err != nil || len(local.GetEvents()) != 1 {
+		t.Errorf("local: got %v, %v, want the one event of trung", local.GetEvents(), err)
+	}
+	if _, err := m.ledgers["bac"].Trace(t.Context(), &adminv1.TraceRequest{EnvelopeId: make([]byte, 16)}); err == nil {
+		t.Error("unknown: got no error")
+	}
+}
+
+// Silent relays cost a bounded time and are named; lost ones are not even asked.
+func TestTraceNamesSilentRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t)
+		id := m.travel()
+		m.silent["nam"] = true
+		m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{
+			Relay: &directoryv1.Relay{Id: "lost", Region: "x", Address: "lost:7400"}}}})
+		m.change(&directoryv1.Command{Change: &directoryv1.Command_RetireRelay{RetireRelay: &directoryv1.RetireRelay{RelayId: "lost", Lost: true}}})
+		began := time.Now()
+		response, err := m.ledgers["bac"].Trace(t.Context(), &adminv1.TraceRequest{EnvelopeId: id[:]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("took %s", took)
+		}
+		if got := response.GetSilentRelayIds(); !slices.Equal(got, []string{"lost", "nam"}) {
+			t.Errorf("silent: got %v, want lost and nam", got)
+		}
+		if len(response.GetEvents()) != 3 {
+			t.Errorf("events: got %d, want those of bac and trung", len(response.GetEvents()))
+		}
+		// Not known to anyone who answered proves nothing.
+		other, err := m.ledgers["bac"].Trace(t.Context(), &adminv1.TraceRequest{EnvelopeId: make([]byte, 16)})
+		if err != nil || len(other.GetSilentRelayIds()) != 2 {
+			t.Errorf("unknown, relays silent: got %v, %v, want the silent ones named", other, err)
+		}
+	})
+}
+
+func TestApply(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*mesh, *envelope.Custody)
+		agency routing.AgencyCode
+		status exchangev1.TransportStatus
+		want   exchangev1.ErrorReason
+	}{
+		{name: "done", agency: "H29", status: done},
+		{name: "fail", agency: "H29", status: fail},
+		{name: "home moved twice", agency: "H29", status: done, change: func(m *mesh, c *envelope.Custody) { c.Ingress = "trung" }},
+		{name: "relay not of the mesh", agency: "H29", status: done, want: exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
+			change: func(m *mesh, c *envelope.Custody) { c.Ingress = "other" }},
+		{name: "not accepted here", agency: "H29", status: done, want: exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
+			change: func(m *mesh, c *envelope.Custody) {
+				for _, r := range m.spools["bac"].records {
+					r.FromSender = false
+				}
+			}},
+		{name: "not known here", agency: "H29", status: done, want: exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
+			change: func(m *mesh, c *envelope.Custody) { clear(m.spools["bac"].records) }},
+		{name: "no recipient", agency: "K01", status: done, want: exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND},
+		{name: "not an end", agency: "H29", status: processing, want: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD},
+		{name: "of another document", agency: "H29", status: done, want: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,
+			change: func(m *mesh, c *envelope.Custody) {
+				for _, r := range m.spools["bac"].records {
+					r.DocumentID = "2025/2"
+				}
+			}},
+		{name: "no report", agency: "H29", status: done, want: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,
+			change: func(m *mesh, c *envelope.Custody) { c.Header = []byte{0xff} }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMesh(t)
+			id := m.travel()
+			settlement := envelope.Settlement{ID: id, Agency: test.agency, Transport: test.status,
+				Reason: exchangev1.ErrorReason_ERROR_REASON_EXPIRED, At: noon.Add(time.Hour)}
+			report, err := envelope.ReportFor(m.spools["nam"].records[id], "nam", settlement)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.change != nil {
+				test.change(m, report)
+			}
+			for range 2 {
+				err = m.ledgers["bac"].Apply(t.Context(), report)
+				if r, _ := envelope.AsRefusal(err); (err == nil) != (test.want == 0) || err != nil && r.Reason != test.want {
+					t.Fatalf("got %v, want %s", err, test.want)
+				}
+			}
+			want := 1
+			if test.want != 0 {
+				want = 0
+			} else if test.status == fail {
+				want = len(m.spools["bac"].settled) // the fake settles a failed one again
+			}
+			if got := m.spools["bac"].settled; len(got) != want || want > 0 && (got[0].Agency != "H29" || !got[0].At.Equal(settlement.At)) {
+				t.Errorf("settled: got %v, want %d", got, want)
+			}
+		})
+	}
+}
