@@ -102,19 +102,20 @@ func (m *Mux) serve(ctx context.Context, raw net.Conn) {
 	defer stop()
 	e := m.endpoint
 	c, err := m.handshake(ctx, raw)
-	e.instruments.handshake(false, err)
 	if err != nil {
 		if isAboutCertificate(err) && e.refusals.Allow() {
 			e.logger.Warn("refused a connection", "address", raw.RemoteAddr().String(), "reason", reasonOf(err), "error", err)
 		} else {
 			e.logger.Debug("handshake failed", "address", raw.RemoteAddr().String(), "reason", reasonOf(err), "error", err)
 		}
+		e.instruments.handshake(false, err)
 		if isAboutCertificate(err) || errors.Is(err, ErrProtocol) {
 			linger(raw)
 		}
 		raw.Close()
 		return
 	}
+	e.instruments.handshake(false, nil)
 	side := m.grpc
 	if c.ConnectionState().NegotiatedProtocol == protocolRaft {
 		side = m.raft

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,4 +62,19 @@ func syncDirectory(name string) error {
 	}
 	defer dir.Close()
 	return dir.Sync()
+}
+
+// KeyHashOfFile is the SHA-256 of the SubjectPublicKeyInfo of the first
+// certificate in a PEM file: by it the directory binds a certificate from an
+// outside authority to an agency or gateway.
+func KeyHashOfFile(name string) ([32]byte, error) {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("key hash of a certificate: %w", err)
+	}
+	certificate, err := decodeCertificate(content)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("key hash of %s: %w", name, err)
+	}
+	return sha256.Sum256(certificate.RawSubjectPublicKeyInfo), nil
 }
