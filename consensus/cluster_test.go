@@ -128,81 +128,6 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// network is the loopback with links that can be cut.
-type network struct {
-	mu    sync.Mutex
-	cut   map[[2]string]bool
-	conns map[*link]struct{}
-	relay map[string]string // address, Raft or gRPC, to relay id
-	grpc  map[string]string // relay id to gRPC address
-}
-
-type link struct {
-	net.Conn
-	n        *network
-	from, to string
-}
-
-func (l *link) Close() error {
-	l.n.mu.Lock()
-	delete(l.n.conns, l)
-	l.n.mu.Unlock()
-	return l.Conn.Close()
-}
-
-func (n *network) dial(ctx context.Context, from, address string) (net.Conn, error) {
-	n.mu.Lock()
-	to := n.relay[address]
-	severed := n.cut[[2]string{from, to}] || n.cut[[2]string{to, from}]
-	n.mu.Unlock()
-	if severed {
-		return nil, fmt.Errorf("link %s-%s is cut", from, to)
-	}
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	l := &link{Conn: conn, n: n, from: from, to: to}
-	n.mu.Lock()
-	n.conns[l] = struct{}{}
-	n.mu.Unlock()
-	return l, nil
-}
-
-// isolate cuts every link between the two sides.
-func (n *network) isolate(side, other []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, a := range side {
-		for _, b := range other {
-			n.cut[[2]string{a, b}] = true
-		}
-	}
-	for l := range n.conns {
-		if n.cut[[2]string{l.from, l.to}] || n.cut[[2]string{l.to, l.from}] {
-			l.Conn.Close()
-		}
-	}
-}
-
-func (n *network) heal() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	clear(n.cut)
-}
-
-// layer is a plain stream layer.
-type layer struct {
-	net.Listener
-	dial func(ctx context.Context, address string) (net.Conn, error)
-}
-
-func (l layer) Dial(address string, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	return l.dial(ctx, address)
-}
-
 type cluster struct {
 	t       *testing.T
 	net     *network
@@ -266,13 +191,17 @@ func (c *cluster) place(id string) *member {
 }
 
 func (m *member) config() consensus.Config {
+	heartbeat := 300 * time.Millisecond // leaders must not change because a test machine is busy
+	if len(m.c.voters) == 1 {
+		heartbeat = 40 * time.Millisecond // nobody to be heard of
+	}
 	cfg := consensus.Config{
 		ID: m.id, Address: m.address, Dir: m.dir, Voters: m.c.voters, StateMachine: m.ledger,
 		Stream: layer{Listener: m.listener, dial: func(ctx context.Context, address string) (net.Conn, error) {
 			return m.c.net.dial(ctx, m.id, address)
 		}},
 		DialPeer:         m.dialPeer,
-		HeartbeatTimeout: 200 * time.Millisecond, CommitTimeout: 5 * time.Millisecond,
+		HeartbeatTimeout: heartbeat, CommitTimeout: 5 * time.Millisecond,
 		StreamTimeout: 5 * time.Second, ProposeTimeout: 10 * time.Second,
 		Logger: testLogger(m.c.t),
 	}

@@ -49,7 +49,7 @@ type Node struct {
 	// Leader's own.
 	membership chan struct{} // capacity 1: one membership change or restore at a time
 	reads      readTurns
-	follower   map[string]bool // those warned about; owned by Run
+	followers  map[string]*watched // owned by Run
 }
 
 // live is what exists while Run runs.
@@ -74,7 +74,7 @@ func New(cfg Config) (*Node, error) {
 		stopping:   make(chan struct{}),
 		fatal:      make(chan error, 1),
 		membership: make(chan struct{}, 1),
-		follower:   make(map[string]bool),
+		followers:  make(map[string]*watched),
 	}
 	var err error
 	if n.meters, err = newMeters(cfg.Meter, n.observe); err != nil {
@@ -319,54 +319,4 @@ func syncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
-}
-
-// watch runs until the node must stop.
-func (n *Node) watch(ctx context.Context, l *live, leadership <-chan bool) error {
-	look := time.NewTicker(max(n.cfg.LagAlarm/4, time.Millisecond))
-	defer look.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-n.fatal:
-			n.log.Error("this relay's directory stops", "error", err)
-			return err
-		case leader := <-leadership:
-			n.log.Info("leadership changed", "leader_here", leader, "term", l.raft.CurrentTerm())
-			if leader {
-				n.meters.elections.Add(context.Background(), 1)
-			}
-			clear(n.follower)
-		case <-look.C:
-			n.watchFollowers(l)
-		}
-	}
-}
-
-// watchFollowers warns of each follower once when it falls silent or gets
-// stuck, and says when it is back.
-func (n *Node) watchFollowers(l *live) {
-	if l.raft.State() != raft.Leader {
-		return
-	}
-	now, last, term := time.Now(), l.raft.LastIndex(), l.raft.CurrentTerm()
-	for _, s := range l.raft.GetConfiguration().Configuration().Servers {
-		id := string(s.ID)
-		if id == n.cfg.ID {
-			continue
-		}
-		f, known := l.progress.of(id, term)
-		silent := !known || now.Sub(f.contact) > n.cfg.LagAlarm
-		stuck := known && f.matched < last && now.Sub(f.since) > n.cfg.LagAlarm
-		switch troubled := silent || stuck; {
-		case troubled && !n.follower[id]:
-			n.log.Warn("a follower lags", "follower", id, "address", s.Address,
-				"silent", silent, "entries", last-min(last, f.matched))
-			n.meters.alarms.Add(context.Background(), 1)
-		case !troubled && n.follower[id]:
-			n.log.Info("the follower is back", "follower", id)
-		}
-		n.follower[id] = silent || stuck
-	}
 }

@@ -120,7 +120,7 @@ func TestBackupAndRestore(t *testing.T) {
 	id := newID()
 	_, err := from.members["a"].Propose(t.Context(), id, []byte("append k kept"))
 	must(t, "write", err)
-	for range 30 { // so that the backup's index is above the other log's
+	for range 12 { // so that the backup's index is above the other log's
 		from.members["a"].write("set other x")
 	}
 	backup := from.members["a"].backup()
@@ -136,7 +136,7 @@ func TestBackupAndRestore(t *testing.T) {
 		index, err := asked.Restore(t.Context(), bytes.NewReader(backup))
 		must(t, "restore", err)
 		check(t, "asked has it", asked.ledger.get("k"), "kept")
-		if index < 30 {
+		if index < 12 {
 			t.Errorf("index %d", index)
 		}
 		for _, m := range c.members {
@@ -146,14 +146,14 @@ func TestBackupAndRestore(t *testing.T) {
 			check(t, "repeat", r.Repeat, true)
 		}
 		check(t, "members stay", roles(leader), "ABC")
-		for range 40 {
+		for range 15 {
 			asked.write("append k more")
 		}
 	}
 	for _, m := range c.members {
 		must(t, "stop", m.halt())
 	}
-	want := "kept" + strings.Repeat(",more", 40)
+	want := "kept" + strings.Repeat(",more", 15)
 	for _, m := range c.members {
 		m.start()
 	}
@@ -173,9 +173,8 @@ func TestDamagedBackupIsRefused(t *testing.T) {
 		}
 	})
 	leader := c.leader()
-	leader.write("set k " + strings.Repeat("long ", 100_000))
 	leader.write("set k now")
-	leader.write("set l " + strings.Repeat("x", 300_000))
+	leader.write("set l " + strings.Repeat("x", 300_000)) // more than one piece
 	good := leader.backup()
 	damage := map[string][]byte{
 		"empty":                     nil,
@@ -194,13 +193,11 @@ func TestDamagedBackupIsRefused(t *testing.T) {
 	}
 	asked := c.others(leader)[0]
 	for name, b := range damage {
-		for _, m := range []*member{asked, leader} {
-			_, err := m.Restore(t.Context(), bytes.NewReader(b))
-			if err == nil {
-				t.Fatalf("%s: taken by %s", name, m.id)
-			}
-			wantStatus(t, err, codes.DataLoss, "DAMAGED")
+		_, err := asked.Restore(t.Context(), bytes.NewReader(b))
+		if err == nil {
+			t.Fatalf("%s: taken", name)
 		}
+		wantStatus(t, err, codes.DataLoss, "DAMAGED")
 	}
 	for _, m := range c.members {
 		check(t, "nothing changed at "+m.id, m.read("k"), "now")

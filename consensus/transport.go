@@ -164,7 +164,6 @@ type followerProgress struct {
 	term    uint64
 	matched uint64    // last entry known to be on its disk, in this term
 	contact time.Time // last answer
-	since   time.Time // when matched last grew
 }
 
 func newProgress() *progress { return &progress{byID: make(map[string]*followerProgress)} }
@@ -174,13 +173,13 @@ func (p *progress) note(id string, term, matched uint64) {
 	p.mu.Lock()
 	f, ok := p.byID[id]
 	if !ok || f.term < term {
-		f = &followerProgress{term: term, since: now}
+		f = &followerProgress{term: term}
 		p.byID[id] = f
 	}
 	f.contact = now
 	grown := f.term == term && matched > f.matched
 	if grown {
-		f.matched, f.since = matched, now
+		f.matched = matched
 	}
 	p.mu.Unlock()
 	if grown {

@@ -250,17 +250,19 @@ func TestLeaderIsCutOff(t *testing.T) {
 // TestNonvotersAreNoMajority: a leader that only non-voters still follow must
 // not call its state current. Raft's own VerifyLeader would.
 func TestNonvotersAreNoMajority(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *consensus.Config) {
-		cfg.HeartbeatTimeout = time.Second // the leader's lease, below; followers are quicker
-		cfg.LeaderLeaseTimeout = time.Second
-	})
-	old := c.leader()
-	c.tune = nil
-	for _, m := range c.others(old) {
-		must(t, "stop "+m.id, m.halt())
-		m.start()
-		old.write("set k old")
+	c := newCluster(t, 3, nil)
+	c.leader()
+	old := c.members["a"]
+	must(t, "stop", old.halt())
+	// A long lease, and followers that do not wait for its end.
+	c.tune = func(cfg *consensus.Config) {
+		cfg.HeartbeatTimeout, cfg.LeaderLeaseTimeout = 2*time.Second, 2*time.Second
 	}
+	old.start()
+	c.tune = nil
+	_, err := old.TransferLeader(t.Context(), "a")
+	must(t, "lead", err)
+	old.write("set k old")
 	var observers []string
 	for _, id := range []string{"x", "y"} {
 		m := c.place(id).start()
@@ -269,13 +271,9 @@ func TestNonvotersAreNoMajority(t *testing.T) {
 		check(t, id, m.read("k"), "old")
 		observers = append(observers, id)
 	}
-	check(t, "leader", c.leader().id, old.id)
-	var voters []string
-	for _, p := range c.voters {
-		if p.ID != old.id {
-			voters = append(voters, p.ID)
-		}
-	}
+	_, err = old.TransferLeader(t.Context(), "a") // where it has lost it on the way
+	must(t, "lead", err)
+	voters := []string{"b", "c"}
 	c.net.isolate(append(observers, old.id), voters)
 	c.members[voters[0]].write("set k new")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
