@@ -206,7 +206,7 @@ func TestCrash(t *testing.T) {
 							t.Logf("stopped at call %d, the last of:\n%v", k, log)
 						}
 					}()
-					survives(t, d, h, rng, crash.ends)
+					survives(t, d, h, rng)
 				}()
 			}
 		})
@@ -214,8 +214,8 @@ func TestCrash(t *testing.T) {
 }
 
 // survives checks the journal after one crash, after another one in the middle
-// of the recovery, after a third right behind it, and after more was appended.
-func survives(t *testing.T, d *disk, h *history, rng *rand.Rand, crash func(*disk)) {
+// of the recovery, perhaps a third right behind it, and after more was appended.
+func survives(t *testing.T, d *disk, h *history, rng *rand.Rand) {
 	t.Helper()
 	d.mu.Lock()
 	d.stopAt = d.calls + 1 + rng.IntN(8)
@@ -224,16 +224,21 @@ func survives(t *testing.T, d *disk, h *history, rng *rand.Rand, crash func(*dis
 		h.forget(h.check(t, j)) // what was shown once must not vanish later
 		j.Close()
 	}
-	crash(d)
+	if rng.IntN(2) == 0 {
+		d.kill()
+	} else {
+		d.powerCut(rng.Float64())
+	}
 
 	j := mustOpen(t, d)
 	shown := h.check(t, j)
-	j.Close()
 	h.forget(shown)
-	d.powerCut(0)
-
-	j = mustOpen(t, d)
-	h.check(t, j)
+	if rng.IntN(2) == 0 {
+		j.Close()
+		d.powerCut(0)
+		j = mustOpen(t, d)
+		h.check(t, j)
+	}
 	r := run(j)
 	for range 6 {
 		must(t, h.append(j, rng.IntN(2) == 0, content(len(h.attempts), rng)))
@@ -257,5 +262,38 @@ func survives(t *testing.T, d *disk, h *history, rng *rand.Rand, crash func(*dis
 		return string(r.Payload) == h.attempts[len(h.attempts)-1].content
 	}) {
 		t.Fatal("the last record is missing")
+	}
+}
+
+// TestInterruptedRecovery cuts the power at every call of a start that found
+// records which only the kernel had.
+func TestInterruptedRecovery(t *testing.T) {
+	for call := 1; call <= 9; call++ {
+		for seed := range uint64(30) {
+			d := newDisk(seed)
+			h := &history{recycled: map[uint64]bool{}}
+			r := run(mustOpen(t, d))
+			must(t, h.append(r.Journal, true, "durable"))
+			must(t, h.wait())
+			for n := range 4 {
+				must(t, h.append(r.Journal, false, content(n, d.rng)))
+			}
+			must(t, h.wait())
+			d.mu.Lock()
+			d.stopped = true
+			d.mu.Unlock()
+			r.end()
+			d.kill()
+
+			d.stopAt = d.calls + call
+			if j, err := openOn(d, 4096); err == nil {
+				h.forget(h.check(t, j))
+				j.Close()
+			}
+			d.powerCut(0.5)
+			j := mustOpen(t, d)
+			h.check(t, j)
+			j.Close()
+		}
 	}
 }

@@ -36,6 +36,7 @@ func write(t testing.TB, d *disk, clean bool) written {
 	}
 	if clean {
 		must(t, r.end())
+		d.powerCut(0) // what the end wrote down is durable
 		return w
 	}
 	// A kill: the last record is there to say that those before it are synced.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,7 +28,7 @@ func TestLeftoversNeverParse(t *testing.T) {
 	for n := range 20 {
 		round(n)
 		for _, s := range j.Segments() {
-			if s.Sealed {
+			if s.Sealed && s.Number > 1 { // the first stays, so that the id is known
 				must(t, j.Recycle(s.Number))
 			}
 		}
@@ -35,16 +36,20 @@ func TestLeftoversNeverParse(t *testing.T) {
 		files := len(d.names)
 		d.mu.Unlock()
 		if files > 4 {
-			t.Fatalf("round %d: %d files, want the active one and two in the pool, and one that was begun meanwhile", n, files)
+			t.Fatalf("round %d: %d files, want the first, the active one and two in the pool", n, files)
 		}
 	}
+	for full := j.Tail().Segment; j.Tail().Segment == full; {
+		put(t, j, true, "round 19 once more "+strings.Repeat("x", 600))
+	}
 	number := j.Tail().Segment
+	used := j.Tail().Offset
 	must(t, r.end())
 	if number < 20 {
 		t.Fatalf("only %d segments", number)
 	}
 	live := fmt.Sprintf("/j/%016x.segment", number)
-	if !strings.Contains(string(d.names[live].data), "round 1") {
+	if strings.Count(string(d.names[live].data), "round") < 3 {
 		t.Fatal("the file holds nothing of former rounds: the test proves nothing")
 	}
 	for _, c := range []struct {
@@ -54,6 +59,7 @@ func TestLeftoversNeverParse(t *testing.T) {
 		{"as it is", func([]byte) {}},
 		{"seal lost", func(data []byte) { clear(data[len(data)-128 : len(data)-64]) }},
 		{"first record lost", func(data []byte) { data[70] ^= 1 }},
+		{"all of it lost", func(data []byte) { clear(data[:used]); clear(data[len(data)-128:]) }},
 		{"records and seal lost", func(data []byte) { clear(data[64:900]); clear(data[len(data)-128 : len(data)-64]) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,7 +68,7 @@ func TestLeftoversNeverParse(t *testing.T) {
 			j := mustOpen(t, broken)
 			defer j.Close()
 			for _, rec := range replayAll(t, j) {
-				if !strings.HasPrefix(string(rec.Payload), "round 19") {
+				if rec.Segment == number && !strings.HasPrefix(string(rec.Payload), "round 19") {
 					t.Errorf("%.20q at %v came back", rec.Payload, rec.Position)
 				}
 			}
@@ -121,9 +127,10 @@ func TestCutRecordsStayCut(t *testing.T) {
 }
 
 // TestReadDuringRecycle: a reader gets the record that it asked for or
-// ErrGone, never one that took its place.
+// ErrGone, never one that took its place; and no file is taken away under it.
 func TestReadDuringRecycle(t *testing.T) {
-	j, err := journal.Open(journal.Config{Dir: t.TempDir(), SegmentSize: 8192, PoolSize: 2})
+	fs := &watched{disk: newDisk(1), reading: map[string]int{}}
+	j, err := journal.Open(journal.Config{Dir: "/j", FS: fs, SegmentSize: 8192, PoolSize: 2})
 	must(t, err)
 	r := run(j)
 	type place struct {
@@ -191,10 +198,60 @@ func TestReadDuringRecycle(t *testing.T) {
 	}
 	must(t, writers.Wait())
 	for gone.Load() == 0 || read.Load() == 0 {
+		runtime.Gosched()
 	}
 	close(stop)
 	must(t, readers.Wait())
 	must(t, r.end())
+	if fs.violated != "" {
+		t.Errorf("%s was taken away while it was read", fs.violated)
+	}
+}
+
+// watched notices when a segment is renamed or removed while it is read.
+type watched struct {
+	*disk
+	mu       sync.Mutex
+	reading  map[string]int
+	violated string
+}
+
+func (w *watched) takeAway(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.reading[name] > 0 {
+		w.violated = name
+	}
+}
+
+func (w *watched) Rename(from, to string) error { w.takeAway(from); return w.disk.Rename(from, to) }
+func (w *watched) Remove(name string) error     { w.takeAway(name); return w.disk.Remove(name) }
+
+func (w *watched) Create(name string) (journal.File, error) {
+	f, err := w.disk.Create(name)
+	return watchedFile{f, w}, err
+}
+
+type watchedFile struct {
+	journal.File
+	w *watched
+}
+
+func (f watchedFile) ReadAt(b []byte, off int64) (int, error) {
+	d := f.w.disk
+	d.mu.Lock()
+	name := f.File.(*diskFile).inode.name
+	d.mu.Unlock()
+	f.count(name, 1)
+	defer f.count(name, -1)
+	runtime.Gosched() // the longer, the better for whoever would take it away
+	return f.File.ReadAt(b, off)
+}
+
+func (f watchedFile) count(name string, n int) {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	f.w.reading[name] += n
 }
 
 func TestPoolIsBounded(t *testing.T) {

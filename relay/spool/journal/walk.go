@@ -9,13 +9,11 @@ import (
 // walker goes through the records of one segment, in order and with bounded
 // memory, and past what is damaged.
 type walker struct {
-	s      *segment
-	off    int64
-	limit  int64  // records end here
-	expect uint64 // sequence of the record at off; 0 not known
-	// ceiling is the first sequence that belongs to a later segment; 0 not
-	// known. It keeps out what recovery once cut off.
-	ceiling uint64
+	s       *segment
+	off     int64
+	limit   int64  // records end here
+	expect  uint64 // sequence of the record at off; 0 not known
+	ceiling uint64 // first sequence of a later segment; 0 not known
 
 	window    []byte
 	windowOff int64
@@ -165,7 +163,7 @@ func (w *walker) search(off int64) (at int64, h head, unreadable error, err erro
 // out here.
 func (w *walker) fits(h head, from, at int64) bool {
 	if h.length > MaxPayload || h.sequence == 0 || h.synced >= h.sequence || h.kind == typeSeal ||
-		at+h.size() > w.limit || (w.ceiling != 0 && h.sequence >= w.ceiling) {
+		at+h.size() > w.limit {
 		return false
 	}
 	if w.expect == 0 {

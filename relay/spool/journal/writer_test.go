@@ -204,7 +204,7 @@ func TestFailedSyncIsNotBelieved(t *testing.T) {
 
 func TestQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j, err := journal.Open(journal.Config{Dir: "/j", FS: newDisk(1), QueueBytes: 10_000})
+		j, err := journal.Open(journal.Config{Dir: "/j", FS: newDisk(1), SegmentSize: 64 << 10, QueueBytes: 10_000})
 		must(t, err)
 		appendAll(t, j, true, strings.Repeat("a", 6000))
 
