@@ -64,7 +64,7 @@ var (
 	_ credentials.TransportCredentials = (*clientCredentials)(nil)
 )
 
-var protocolInfo = credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+var protocolInfo = credentials.ProtocolInfo{SecurityProtocol: "tls"}
 
 type serverCredentials struct{}
 
