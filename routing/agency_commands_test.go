@@ -1,6 +1,7 @@
 package routing_test
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -266,6 +267,10 @@ func TestStagedImport(t *testing.T) {
 			if result.GetReason() != applied || result.GetAgencies() != 3 || d.View().AgencyCount() != 3 {
 				t.Errorf("last part: %v, %d agencies", result, d.View().AgencyCount())
 			}
+			// The name is free again.
+			if result := try(t, d, part(true, row("H02", 2, ""))); result.GetReason() != applied || result.GetAgencies() != 1 {
+				t.Errorf("another import under the name: %v", result)
+			}
 		}
 		if string(snapshotOf(t, d)) != string(snapshotOf(t, copied)) {
 			t.Error("directory and its copy differ")
@@ -293,6 +298,11 @@ func TestStagedImport(t *testing.T) {
 		result := try(t, d, part(false, row("H26", 2, "")))
 		if result.GetReason() != conflict || !strings.Contains(result.GetMessage(), "a, b, c, d") {
 			t.Errorf("a fifth open import: %v", result)
+		}
+		for range 5 {
+			if !bytes.Equal(snapshotOf(t, d), snapshotOf(t, d)) {
+				t.Fatal("two snapshots of the same staged imports differ")
+			}
 		}
 	})
 }

@@ -92,6 +92,9 @@ func (s *state) hasGroup(name string) bool {
 
 // members returns the agencies of a group, each once, in no order.
 func (s *state) members(group string) []*entry {
+	if s.groups[group] == nil {
+		return slices.Collect(s.builtInMembers(group))
+	}
 	var found []*entry
 	seen := map[*entry]bool{}
 	candidates := func(from iter.Seq[*entry]) {

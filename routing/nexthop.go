@@ -40,7 +40,7 @@ func NextHop(self, to RelayID, links []Link, avoid map[RelayID]bool) (RelayID, b
 	}
 	out := map[RelayID][]Link{}
 	for _, l := range links {
-		if !l.Up || avoid[l.To] || l.To == self {
+		if !l.Up || avoid[l.To] {
 			continue
 		}
 		if l.From == self && l.To == to {

@@ -97,7 +97,7 @@ var someWorld = rapid.Custom(func(t *rapid.T) *world {
 	code := rapid.SampledFrom(known)
 	stored := []string{"g1", "g2", "g3", "g4"}
 	group := rapid.OneOf(rapid.SampledFrom(stored), rapid.SampledFrom([]string{"provinces", "communes"}),
-		rapid.Map(code, func(c string) string { return "districts-of/" + c }))
+		rapid.Map(code, func(c string) string { return "districts-of/" + c }), rapid.Map(code, func(c string) string { return "communes-of/" + c }))
 	selector := rapid.Custom(func(t *rapid.T) *directoryv1.Selector {
 		return &directoryv1.Selector{Code: sometimes(code).Draw(t, "code"), Under: orNone(code).Draw(t, "under"),
 			Tier: uint32(rapid.IntRange(0, 4).Draw(t, "tier")), Group: orNone(group).Draw(t, "group")}
@@ -180,13 +180,17 @@ func TestNextHop(t *testing.T) {
 		{"longer way, shorter time", []routing.Link{link("a", "b", 50, true), link("b", "z", 50, true), link("a", "c", 10, true), link("c", "d", 10, true), link("d", "z", 10, true)}, nil, "c"},
 		{"equal time: fewer hops", []routing.Link{link("a", "y", 10, true), link("y", "z", 20, true), link("a", "b", 10, true), link("b", "c", 10, true), link("c", "z", 10, true)}, nil, "y"},
 		{"equal: by id", []routing.Link{link("a", "c", 5, true), link("c", "z", 5, true), link("a", "b", 5, true), link("b", "z", 5, true)}, nil, "b"},
+		{"equal: by id of the first", []routing.Link{link("a", "y", 1, true), link("y", "p", 1, true), link("p", "z", 1, true), link("a", "b", 1, true), link("b", "q", 1, true), link("q", "z", 1, true)}, nil, "b"},
 		{"avoided", []routing.Link{link("a", "b", 1, true), link("b", "z", 1, true), link("a", "c", 9, true), link("c", "z", 9, true)}, map[routing.RelayID]bool{"b": true}, "c"},
 		{"destination avoided", []routing.Link{link("a", "z", 1, true)}, map[routing.RelayID]bool{"z": true}, ""},
 		{"only the other way", []routing.Link{link("z", "a", 1, true)}, nil, ""},
 		{"not back through self", []routing.Link{link("a", "b", 1, true), link("b", "a", 1, true)}, nil, ""},
 		{"no links", nil, nil, ""},
 		{"several measurements", []routing.Link{link("a", "b", 50, true), link("a", "b", 1, true), link("b", "z", 1, true), link("a", "c", 5, true), link("c", "z", 5, true)}, nil, "b"},
-		{"beyond what a duration holds", []routing.Link{{From: "a", To: "b", RoundTrip: math.MaxInt64, Up: true}, {From: "b", To: "z", RoundTrip: math.MaxInt64, Up: true}}, nil, "b"},
+		{"beyond what a duration holds", []routing.Link{
+			{From: "a", To: "c", RoundTrip: math.MaxInt64 - 1, Up: true}, {From: "c", To: "z", RoundTrip: math.MaxInt64, Up: true},
+			{From: "a", To: "b", RoundTrip: math.MaxInt64, Up: true}, link("b", "z", 0, true),
+		}, nil, "b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for range 2 {

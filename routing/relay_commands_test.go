@@ -114,6 +114,17 @@ func TestRetireRelay(t *testing.T) {
 			t.Errorf("result %v, want a conflict", result)
 		}
 	})
+	t.Run("those below follow their superior", func(t *testing.T) {
+		d := routing.NewDirectory()
+		must(t, d, relay("bac"))
+		must(t, d, put(row("B", 2, "")), put(row("A.1", 3, "B")), put(row("A", 3, "B"))) // by code before their superior
+		must(t, d, relay("hue"), relay("nam"), &directoryv1.RetireRelay{RelayId: "bac", Lost: true})
+		for _, code := range []routing.AgencyCode{"B", "A", "A.1"} {
+			if home := agency(t, d, code).GetHomeRelayId(); home != "hue" {
+				t.Errorf("home of %s: %s, want hue with all of B", code, home)
+			}
+		}
+	})
 	t.Run("comes back", func(t *testing.T) {
 		d, _ := retire(&directoryv1.RetireRelay{RelayId: "bac", Lost: true})
 		must(t, d, &directoryv1.SetRelayState{RelayId: "bac", State: active}, &directoryv1.MoveAgency{AgencyCode: "A", HomeRelayId: "bac"})

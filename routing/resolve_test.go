@@ -133,6 +133,7 @@ func TestAllowed(t *testing.T) {
 		{"other tier", []proto.Message{closed, put("a", allow, &directoryv1.Selector{Tier: 1}, &directoryv1.Selector{Tier: 2})}, "G22", "H26.12", document, false},
 		{"every condition", []proto.Message{closed, put("a", allow, nil, &directoryv1.Selector{Under: "H26", Tier: 3})}, "G22", "H26", document, false},
 		{"group", []proto.Message{closed, put("a", allow, nil, &directoryv1.Selector{Group: "communes-of/H26"})}, "G22", "H26.12.05", document, true},
+		{"a group below an agency is without it", []proto.Message{closed, put("a", allow, nil, &directoryv1.Selector{Group: "districts-of/H26.12"})}, "G22", "H26.12", document, false},
 		{"not in the group", []proto.Message{closed, put("a", allow, nil, &directoryv1.Selector{Group: "communes-of/H26"})}, "G22", "H26.12", document, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -156,6 +157,7 @@ func TestAgenciesQuery(t *testing.T) {
 		{"H26.12", "Sở Y tế", "H26", 3},
 		{"H26.13", "Sở Lao động - Thương binh và Xã hội", "H26", 3},
 		{"H17", "Uỷ ban nhân dân thành phố Đà Nẵng", "", 2},
+		{"H15", "Tỉnh Đắk Lắk", "", 2},
 		{"G18", "Bộ Y tế", "", 1},
 		{"G01", "Bộ Công an", "", 1},
 	} {
@@ -168,7 +170,7 @@ func TestAgenciesQuery(t *testing.T) {
 		query routing.Query
 		want  []routing.AgencyCode
 	}{
-		{"all, by code", routing.Query{}, codes("G01", "G18", "H17", "H26", "H26.12", "H26.13")},
+		{"all, by code", routing.Query{}, codes("G01", "G18", "H15", "H17", "H26", "H26.12", "H26.13")},
 		{"code, the rest not used", routing.Query{Code: "000.00.00.H26", Tier: 4}, codes("H26")},
 		{"no such code", routing.Query{Code: "H99"}, nil},
 		{"under", routing.Query{Under: "H26"}, codes("H26", "H26.12", "H26.13")},
@@ -178,7 +180,7 @@ func TestAgenciesQuery(t *testing.T) {
 		{"words with diacritics", routing.Query{Search: "Y tế"}, codes("G18", "H26.12")},
 		{"words without", routing.Query{Search: "y te"}, codes("G18", "H26.12")},
 		{"any order and case", routing.Query{Search: "TE  bo"}, codes("G18")},
-		{"đ", routing.Query{Search: "da nang"}, codes("H17")},
+		{"đ", routing.Query{Search: "dak"}, codes("H15")},
 		{"Đ", routing.Query{Search: "Đà Nẵng"}, codes("H17")},
 		{"beginnings of words", routing.Query{Search: "th ph"}, codes("H17", "H26")},
 		{"not within words", routing.Query{Search: "ong"}, nil},

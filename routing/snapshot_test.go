@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -299,4 +300,36 @@ func TestViewsWhileApplying(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
+}
+
+// TestLookupsAfterManySmallChanges goes through the index that views read:
+// changes pile up beside it and are then taken in.
+func TestLookupsAfterManySmallChanges(t *testing.T) {
+	d := routing.NewDirectory()
+	must(t, d, relay("bac"))
+	want := map[routing.AgencyCode]bool{}
+	for i := range 1500 {
+		code := fmt.Sprintf("A%d", i)
+		must(t, d, put(row(code, 2, "")))
+		want[routing.AgencyCode(code)] = true
+		if i%3 == 0 { // of the latest, and of those taken in long ago
+			code = fmt.Sprintf("A%d", i/2)
+			if want[routing.AgencyCode(code)] {
+				must(t, d, &directoryv1.RemoveAgency{AgencyCode: code})
+				want[routing.AgencyCode(code)] = false
+			}
+		}
+	}
+	v := d.View()
+	for code, there := range want {
+		if _, ok := v.Agency(code); ok != there {
+			t.Errorf("%s known: %v, want %v", code, ok, there)
+		}
+	}
+	page, _ := v.Agencies(routing.Query{Limit: 1000})
+	for _, a := range page {
+		if got, ok := v.Agency(routing.AgencyCode(a.GetCode())); !ok || got != a {
+			t.Errorf("%s: the row and the index differ", a.GetCode())
+		}
+	}
 }
