@@ -22,12 +22,14 @@ const maxVisited = 16
 // had the envelope before. False where there is none.
 //
 // A destination that is reached but takes nothing is waited for: a way around
-// would end at the same door.
+// would end at the same door. And so is the first measurement of its link, so
+// that a relay that starts does not send everything through the neighbour that
+// answers first.
 func (f *Forwarder) hop(destination routing.RelayID, visited []routing.RelayID) (routing.RelayID, time.Time, bool) {
 	if since, ok := f.links.usable(destination); ok {
 		return destination, since, true
 	}
-	if f.links.up(destination) {
+	if f.links.up(destination) || !f.links.measured(destination) {
 		return "", time.Time{}, false
 	}
 	relay, ok := f.detours.find(f, destination, visited)

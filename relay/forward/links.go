@@ -37,6 +37,7 @@ type links struct {
 type link struct {
 	roundTrip  time.Duration // smoothed
 	up         bool
+	measured   bool // up or down by hysteresis, once at least
 	accepting  bool
 	since      time.Time // of the last change of up or accepting
 	measuredAt time.Time
@@ -89,9 +90,12 @@ func (l *links) missed(relay routing.RelayID) (down bool) {
 	k := l.link(relay)
 	k.answers = 0
 	k.misses++
+	if k.misses < missesToDown {
+		return false
+	}
 	was := k.up
-	l.set(k, k.up && k.misses < missesToDown, k.accepting)
-	return was && !k.up
+	l.set(k, false, k.accepting)
+	return was
 }
 
 // forget drops a relay that left the directory.
@@ -115,10 +119,11 @@ func (l *links) link(relay routing.RelayID) *link {
 
 // set changes up and accepting; l.mu is held.
 func (l *links) set(k *link, up, accepting bool) {
-	if k.up == up && k.accepting == accepting {
+	measured := k.measured || up || k.misses >= missesToDown
+	if k.up == up && k.accepting == accepting && k.measured == measured {
 		return
 	}
-	k.up, k.accepting, k.since = up, accepting, l.clock()
+	k.up, k.accepting, k.measured, k.since = up, accepting, measured, l.clock()
 	l.turn()
 }
 
@@ -163,6 +168,15 @@ func (l *links) current() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.version
+}
+
+// measured reports whether the direct link has been found to be up or down;
+// until then it is neither.
+func (l *links) measured(relay routing.RelayID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := l.direct[relay]
+	return k != nil && k.measured
 }
 
 // up reports whether the direct link carries traffic.

@@ -120,7 +120,8 @@ func (o *outlet) open(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &session{
 		peer: o.peer, patience: o.f.AnswerTimeout, cancel: cancel,
-		done: make(chan struct{}), waiting: make(map[uint64]chan *relayv1.PassResponse),
+		sending: make(chan struct{}, 1), done: make(chan struct{}),
+		waiting: make(map[uint64]chan *relayv1.PassResponse),
 	}
 	impatient := time.AfterFunc(s.patience, func() { cancel(errSilent) })
 	s.stream, err = relayv1.NewPeerServiceClient(conn).Pass(ctx)
@@ -145,8 +146,10 @@ type session struct {
 	patience time.Duration
 	cancel   context.CancelCauseFunc
 
-	sending sync.Mutex // one message at a time; number ascends on the wire
-	number  uint64     // of the last offer; guarded by sending
+	// sending is held for one message. Those who wait for it get it in the order
+	// they came, so that transfers go on chunk by chunk in turns.
+	sending chan struct{}
+	number  uint64 // of the last offer, ascending on the wire; guarded by sending
 
 	mu      sync.Mutex
 	waiting map[uint64]chan *relayv1.PassResponse // guarded by mu
@@ -220,15 +223,27 @@ func numberOf(answer *relayv1.PassResponse) (uint64, bool) {
 	return 0, false
 }
 
-// send writes one message; senders take turns. A peer that makes no room for
-// long ends the session.
+// turn waits until it is the caller's turn to write.
+func (s *session) turn() error {
+	select {
+	case s.sending <- struct{}{}:
+		return nil
+	case <-s.done:
+		return s.cause()
+	}
+}
+
+// send writes one message.
 func (s *session) send(req *relayv1.PassRequest) error {
-	s.sending.Lock()
-	defer s.sending.Unlock()
+	if err := s.turn(); err != nil {
+		return err
+	}
+	defer func() { <-s.sending }()
 	return s.write(req)
 }
 
-// write needs s.sending held.
+// write needs s.sending held. A peer that makes no room for long ends the
+// session.
 func (s *session) write(req *relayv1.PassRequest) error {
 	impatient := time.AfterFunc(s.patience, func() { s.end(errSilent) })
 	defer impatient.Stop()
@@ -247,8 +262,10 @@ func (s *session) write(req *relayv1.PassRequest) error {
 // come: at most one resume, and one accepted or refused. The number is taken
 // back with forget.
 func (s *session) offer(offer *relayv1.Offer) (<-chan *relayv1.PassResponse, error) {
-	s.sending.Lock()
-	defer s.sending.Unlock()
+	if err := s.turn(); err != nil {
+		return nil, err
+	}
+	defer func() { <-s.sending }()
 	s.number++
 	offer.Number = s.number
 	answers := make(chan *relayv1.PassResponse, 2)

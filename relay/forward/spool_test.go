@@ -46,9 +46,11 @@ type memory struct {
 	mostBegun int
 
 	// Seams; called without the lock.
-	onWrite  func(id envelope.ID, offset uint64) error
+	onBegin  func(id envelope.ID) error
+	onWrite  func(id envelope.ID, offset uint64)
 	onCommit func(id envelope.ID)
 	onRead   func(id envelope.ID) error
+	spoil    func(id envelope.ID) bool // damage what is written now
 }
 
 func newMemory(self routing.RelayID) *memory {
@@ -176,6 +178,11 @@ func (m *memory) knows(id envelope.ID, code routing.AgencyCode) bool {
 }
 
 func (m *memory) Begin(_ context.Context, c *envelope.Custody) (forward.Incoming, error) {
+	if m.onBegin != nil {
+		if err := m.onBegin(c.ID); err != nil {
+			return nil, err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	in := &incoming{m: m, c: c}
@@ -229,9 +236,10 @@ func (in *incoming) Offsets() []uint64 {
 
 func (in *incoming) Write(_ context.Context, part int, offset uint64, data []byte) error {
 	if in.m.onWrite != nil {
-		if err := in.m.onWrite(in.c.ID, offset); err != nil {
-			return err
-		}
+		in.m.onWrite(in.c.ID, offset)
+	}
+	if in.m.spoil != nil && in.m.spoil(in.c.ID) {
+		data = bytes.Repeat([]byte{'?'}, len(data))
 	}
 	in.m.mu.Lock()
 	defer in.m.mu.Unlock()
