@@ -142,9 +142,12 @@ func TestDamage(t *testing.T) {
 		t.Run("cut short, "+ends, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(5, 8))
 			for name, f := range d.names {
+				lengths := []int{0, 1, 6, 63, 64, 65, len(f.data) - 128, len(f.data) - 64, len(f.data) - 1}
 				for range 30 {
+					lengths = append(lengths, rng.IntN(len(f.data)))
+				}
+				for _, n := range lengths {
 					broken, file := d.snapshot(name)
-					n := rng.IntN(len(f.data))
 					file.data = file.data[:n]
 					j := mustOpen(t, broken)
 					w.check(t, j, fmt.Sprintf("%s cut to %d", name, n))

@@ -229,7 +229,7 @@ func (j *Journal) loadSegment(number uint64) (*loaded, error) {
 	if s.size >= segmentHead+segmentTrailer {
 		_, backErr = readFull(f, l.trailer, s.size-segmentTrailer)
 	}
-	if frontErr != nil && backErr != nil {
+	if !frontGood && frontErr != nil && backErr != nil {
 		return nil, errors.Join(frontErr, backErr) // not a page: the whole file
 	}
 	if h, ok := parseSegmentHeader(l.trailer[sealLength:]); ok {
@@ -246,6 +246,11 @@ func (j *Journal) loadSegment(number uint64) (*loaded, error) {
 	}
 	if len(l.headers) == 0 {
 		s.size = max(l.actual, j.segmentSize)
+		if l.actual == 0 || l.actual%pageSize != 0 {
+			// Cut short, and nothing says from what: what it cost is reported
+			// as far as the longest segment could have gone.
+			s.size = max(s.size, fileSize(j.segmentSize, recordSize(MaxPayload)))
+		}
 	}
 	l.truncated = l.actual < s.size
 	hurt := Damage{Position: Position{Segment: number}, Length: segmentHead, Cause: "head of the segment"}

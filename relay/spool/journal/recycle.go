@@ -14,8 +14,7 @@ import (
 // empty segment. A recycled file still holds the records of its former
 // segment, none of which proves itself under the new number.
 func (j *Journal) create(number, first uint64, record int64) (*segment, error) {
-	need := segmentHead + record + segmentTrailer
-	size := max(j.segmentSize, (need+pageSize-1)/pageSize*pageSize)
+	size := fileSize(j.segmentSize, record)
 	spare, err := j.spare(number, size)
 	if err != nil {
 		return nil, err

@@ -64,6 +64,12 @@ type segment struct {
 // limit is where records must have ended.
 func (s *segment) limit() int64 { return s.size - segmentTrailer }
 
+// fileSize is that of a segment which a record of this size fits in.
+func fileSize(segmentSize, record int64) int64 {
+	need := segmentHead + record + segmentTrailer
+	return max(segmentSize, (need+pageSize-1)/pageSize*pageSize)
+}
+
 type freeFile struct {
 	name string
 	file File
