@@ -128,7 +128,7 @@ func (m *mesh) nearest(ctx context.Context) (*relay, error) {
 	case m.measuring <- struct{}{}:
 		defer func() { <-m.measuring }()
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, ended(ctx)
 	}
 	// Another goroutine may have measured meanwhile.
 	if r := m.attached(); r != nil {
@@ -144,7 +144,7 @@ func (m *mesh) nearest(ctx context.Context) (*relay, error) {
 		m.measure(ctx, learned)
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, ended(ctx)
 	}
 	return m.choose(failures)
 }

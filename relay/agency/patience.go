@@ -36,7 +36,7 @@ func (p *patience) progressed() { p.since, p.tries = time.Now(), 0 }
 // the error to give up with.
 func (p *patience) failed(ctx context.Context, r *relay, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %w", p.what, context.Cause(ctx))
+		return fmt.Errorf("%s: %w", p.what, ended(ctx))
 	}
 	err = asRefusal(err)
 	if !envelope.Temporary(err) {
@@ -119,15 +119,23 @@ func (t timing) backoff(n int) time.Duration {
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
+	if d <= 0 && ctx.Err() == nil {
+		return nil
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ended(ctx)
 	case <-timer.C:
 		return nil
 	}
+}
+
+// ended is the error of an ended context, with its cause.
+func ended(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	return ctx.Err()
 }

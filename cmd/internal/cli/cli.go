@@ -87,6 +87,9 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, stdout, st
 		fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 		return ExitUsage
 	}
+	if ctx.Err() != nil {
+		err = context.Canceled
+	}
 	PrintError(stderr, root.Name(), err)
 	return ExitFailed
 }
@@ -128,19 +131,19 @@ func PrintError(w io.Writer, tool string, err error) {
 	}
 	r, ok := envelope.AsRefusal(err)
 	if !ok {
-		fmt.Fprintf(w, "%s: %s\n", tool, oneLine(err.Error()))
+		fmt.Fprintf(w, "%s: %s\n", tool, OneLine(err.Error()))
 		return
 	}
 	switch {
 	case len(r.Problems) > 0:
 		fmt.Fprintf(w, "%s: refused, %s\n", tool, count(len(r.Problems), "problem"))
 		for _, p := range r.Problems {
-			fmt.Fprintf(w, "  %s: %s\n", p.Field, oneLine(p.Description))
+			fmt.Fprintf(w, "  %s: %s\n", p.Field, OneLine(p.Description))
 		}
 	case envelope.Temporary(err):
-		fmt.Fprintf(w, "%s: %s\n", tool, oneLine(reason(err, r)))
+		fmt.Fprintf(w, "%s: %s\n", tool, OneLine(reason(err, r)))
 	default:
-		fmt.Fprintf(w, "%s: refused: %s\n", tool, oneLine(reason(err, r)))
+		fmt.Fprintf(w, "%s: refused: %s\n", tool, OneLine(reason(err, r)))
 	}
 	if r.Quota != "" {
 		fmt.Fprintf(w, "  quota: %s\n", r.Quota)
@@ -166,9 +169,9 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// oneLine keeps a reason on its line, and an answer from afar from driving the
+// OneLine keeps a text on its line, and a text from afar from driving the
 // terminal.
-func oneLine(s string) string {
+func OneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
 			return ' '

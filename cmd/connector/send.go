@@ -1,0 +1,239 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/truclienthong/truc/cmd/internal/cli"
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/agency"
+)
+
+// sendFlags describe the document.
+type sendFlags struct {
+	to                         []string
+	subject, summary           string
+	number, notation, typeName string
+	place, issued, due         string
+	signer, position, mandate  string
+	priority                   int
+	notBefore                  string
+	documentID                 string
+}
+
+// sendResult is what send prints with -o json.
+type sendResult struct {
+	EnvelopeID string        `json:"envelope_id"`
+	Relay      string        `json:"relay"`
+	AcceptedAt time.Time     `json:"accepted_at"`
+	Copies     uint32        `json:"copies"`
+	Recipients uint32        `json:"recipients"`
+	Repeat     bool          `json:"repeat"`
+	DocumentID string        `json:"document_id"`
+	Warnings   []sendWarning `json:"warnings"`
+}
+
+type sendWarning struct {
+	Field       string `json:"field"`
+	Description string `json:"description"`
+}
+
+func newSend(options *cli.Options) *cobra.Command {
+	var f sendFlags
+	cmd := &cobra.Command{
+		Use:   "send --to CODE[,CODE|@GROUP…] --subject TEXT [flags] FILE…",
+		Short: "Send one document with its files",
+		Long: `Send one document with its files. The first file is the main document (văn bản chính),
+the others are attachments. The command ends with code 0 once a relay has the
+document safely on disk: from then on delivery is the mesh's duty.
+
+A failure on the way is tried again for two minutes, at another relay where need
+be, and goes on where it stopped. After a failure or a crash, run the same command
+with the same --document-id: what was accepted already is not sent twice, and you
+get the first receipt. The same --document-id with other content is refused.
+
+Keep the files until "copies" is 2 or more here or in "connector track".
+
+State secrets (Mật, Tối mật, Tuyệt mật) must not be sent over the axis.
+
+Fields with -o json: envelope_id, relay, accepted_at, copies, recipients (after
+groups were resolved), repeat (it had been accepted before), document_id,
+warnings (a list of field and description).`,
+		Example: `  connector send --to H26 --subject "V/v họp giao ban" congvan.pdf
+  connector send --to 000.00.00.G22,H26.12.05 --subject "Báo cáo quý III" --type "Báo cáo" \
+      --number 45 --notation BC-UBND --date 2025-10-20 --due 2025-10-31 baocao.pdf solieu.xlsx
+  connector send --to @provinces --priority 3 --subject "Công điện về bão số 5" congdien.pdf`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			header, err := f.header()
+			if err != nil {
+				return err
+			}
+			return withClient(cmd, options, func(client *agency.Client, _ agency.Config) error {
+				return send(cmd, options, client, header, files)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.to, "to", nil, "recipients: agency codes in either form, or @GROUP; separated by commas or given several times")
+	flags.StringVar(&f.subject, "subject", "", "subject (trích yếu)")
+	flags.StringVar(&f.summary, "content", "", "summary of the content")
+	flags.StringVar(&f.number, "number", "", "number of the document (số)")
+	flags.StringVar(&f.notation, "notation", "", "notation (ký hiệu), for example UBND-VP")
+	flags.StringVar(&f.typeName, "type", "", `kind of document, for example "Công văn"`)
+	flags.StringVar(&f.place, "place", "", "place of issue")
+	flags.StringVar(&f.issued, "date", "", "date of issue, YYYY-MM-DD")
+	flags.StringVar(&f.due, "due", "", "date by which an answer is due, YYYY-MM-DD")
+	flags.StringVar(&f.signer, "signer", "", "full name of who signed")
+	flags.StringVar(&f.position, "signer-position", "", "position of who signed")
+	flags.StringVar(&f.mandate, "signer-competence", "", "TM., KT., TL. or TUQ.")
+	flags.IntVar(&f.priority, "priority", 0, "0 thường, 1 khẩn, 2 thượng khẩn, 3 hỏa tốc, 4 hỏa tốc hẹn giờ")
+	flags.StringVar(&f.notBefore, "not-before", "", "hour before which it is not delivered, with --priority 4: YYYY-MM-DDTHH:MM in Vietnam time, or RFC 3339")
+	flags.StringVar(&f.documentID, "document-id", "", "your own id of the document, unique for your agency (default: generated and printed)")
+	must(cmd.MarkFlagRequired("to"))
+	must(cmd.MarkFlagRequired("subject"))
+	return cmd
+}
+
+// vietnam is the zone of times that name none (QD28 Art. 14(4)).
+var vietnam = time.FixedZone("UTC+7", 7*60*60)
+
+// header makes the header of a document out of the flags. It holds no time of
+// now, so that the same command gives the same envelope again.
+func (f *sendFlags) header() (*exchangev1.Header, error) {
+	h := &exchangev1.Header{
+		Kind:       exchangev1.Kind_KIND_DOCUMENT,
+		DocumentId: f.documentID,
+		Priority:   exchangev1.Priority(f.priority),
+		Document: &exchangev1.Document{
+			Place: f.place, TypeName: f.typeName, Subject: f.subject, Summary: f.summary,
+		},
+	}
+	if f.priority < 0 || f.priority > 4 {
+		return nil, cli.Usage("--priority %d: 0 to 4", f.priority)
+	}
+	for _, to := range f.to {
+		recipient, err := parseRecipient(to)
+		if err != nil {
+			return nil, err
+		}
+		h.Recipients = append(h.Recipients, recipient)
+	}
+	if f.number != "" || f.notation != "" {
+		h.Document.Code = &exchangev1.Code{Number: f.number, Notation: f.notation}
+	}
+	if f.signer != "" || f.position != "" || f.mandate != "" {
+		h.Document.Signer = &exchangev1.Signer{FullName: f.signer, Position: f.position, Competence: f.mandate}
+	}
+	var err error
+	if h.Document.IssuedOn, err = parseDate("--date", f.issued); err != nil {
+		return nil, err
+	}
+	if h.Document.DueOn, err = parseDate("--due", f.due); err != nil {
+		return nil, err
+	}
+	if h.NotBefore, err = parseHour(f.notBefore); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+func parseRecipient(to string) (*exchangev1.Recipient, error) {
+	to = strings.TrimSpace(to)
+	group, isGroup := strings.CutPrefix(to, "@")
+	switch {
+	case to == "" || isGroup && group == "":
+		return nil, cli.Usage("--to: a recipient is empty")
+	case isGroup:
+		return &exchangev1.Recipient{To: &exchangev1.Recipient_Group{Group: group}}, nil
+	}
+	return &exchangev1.Recipient{To: &exchangev1.Recipient_Agency{Agency: &exchangev1.Organization{Code: to}}}, nil
+}
+
+func parseDate(flag, text string) (*exchangev1.Date, error) {
+	if text == "" {
+		return nil, nil
+	}
+	for _, layout := range []string{"2006-01-02", "2006/01/02", "02/01/2006"} {
+		if d, err := time.Parse(layout, text); err == nil {
+			// The form of the standard, whichever was typed.
+			return &exchangev1.Date{Year: int32(d.Year()), Month: int32(d.Month()), Day: int32(d.Day()), Raw: d.Format("2006/01/02")}, nil
+		}
+	}
+	return nil, cli.Usage("%s %q: no date of the form YYYY-MM-DD", flag, text)
+}
+
+func parseHour(text string) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return timestamppb.New(at), nil
+	}
+	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02 15:04:05"} {
+		if at, err := time.ParseInLocation(layout, text, vietnam); err == nil {
+			return timestamppb.New(at), nil
+		}
+	}
+	return nil, cli.Usage("--not-before %q: no time of the form YYYY-MM-DDTHH:MM", text)
+}
+
+func send(cmd *cobra.Command, options *cli.Options, client *agency.Client, header *exchangev1.Header, files []string) error {
+	stderr := cmd.ErrOrStderr()
+	if header.GetDocumentId() == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return fmt.Errorf("generate a document id: %w", err)
+		}
+		header.DocumentId = id.String()
+		// Before anything is sent, so that it is known after a crash.
+		fmt.Fprintf(stderr, "document id %s; to send this document again, use --document-id %s\n", id, id)
+	}
+	document := agency.Document{Header: header}
+	var total uint64
+	for _, file := range files {
+		document.Parts = append(document.Parts, agency.FileSource(file))
+		if info, err := os.Stat(file); err == nil {
+			total += uint64(info.Size())
+		}
+	}
+	progress := newProgress(stderr, total)
+	document.Progress = progress.show
+	receipt, err := client.Submit(cmd.Context(), document)
+	progress.end()
+	if err != nil {
+		return err
+	}
+	if receipt.Copies < 2 {
+		fmt.Fprintf(stderr, "on one relay so far: keep the files until 'connector track %s' shows 2 copies\n", receipt.ID)
+	}
+	result := sendResult{
+		EnvelopeID: receipt.ID.String(), Relay: receipt.Relay, AcceptedAt: receipt.AcceptedAt, Copies: receipt.Copies,
+		Recipients: receipt.Recipients, Repeat: receipt.Repeat, DocumentID: receipt.DocumentID, Warnings: []sendWarning{},
+	}
+	for _, w := range receipt.Warnings {
+		result.Warnings = append(result.Warnings, sendWarning{w.GetField(), w.GetDescription()})
+	}
+	return options.Output(cmd).Print(result, func(w io.Writer) error {
+		for _, warning := range result.Warnings {
+			fmt.Fprintf(stderr, "note: %s %s\n", warning.Field, cli.OneLine(warning.Description))
+		}
+		how := "accepted"
+		if result.Repeat {
+			how = "had been accepted"
+		}
+		_, err := fmt.Fprintf(w, "%s\n%s by relay %s at %s, on %d relays, for %d recipients\n", result.EnvelopeID,
+			how, result.Relay, showTime(result.AcceptedAt), result.Copies, result.Recipients)
+		return err
+	})
+}
+
+// showTime writes a time for people, in their own zone.
+func showTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }

@@ -1,0 +1,151 @@
+// Package operator is an operator's side of the admin calls: finding a relay
+// that answers, changing the directory so that a retry is applied once, and
+// importing many agencies as one step.
+package operator
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc"
+
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/tls"
+)
+
+const (
+	// answerWithin is how long a relay gets to answer the first call before the
+	// next relay of the profile is tried.
+	answerWithin = 3 * time.Second
+	// changeTries is how often a change whose outcome is unknown is asked for.
+	changeTries = 6
+)
+
+// Profile is an operator's profile: which relays, and with which certificate.
+type Profile struct {
+	Relays      []string `yaml:"relays"`
+	Certificate string   `yaml:"certificate"`
+	Key         string   `yaml:"key"`
+	Trust       string   `yaml:"trust"`
+}
+
+// LoadProfile reads a profile; file names in it are relative to it.
+func LoadProfile(file string) (Profile, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return Profile{}, fmt.Errorf("profile: %w", err)
+	}
+	var p Profile
+	decoder := yaml.NewDecoder(bytes.NewReader(raw))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&p); err != nil && !errors.Is(err, io.EOF) {
+		return Profile{}, fmt.Errorf("profile %s: %w (an agency's profile is for connector, not for operators)", file, err)
+	}
+	if len(p.Relays) == 0 {
+		return Profile{}, fmt.Errorf("profile %s: relays is missing", file)
+	}
+	for _, name := range []*string{&p.Certificate, &p.Key, &p.Trust} {
+		if *name == "" {
+			return Profile{}, fmt.Errorf("profile %s: certificate, key and trust are all needed", file)
+		}
+		if !filepath.IsAbs(*name) {
+			*name = filepath.Join(filepath.Dir(file), *name)
+		}
+	}
+	return p, nil
+}
+
+// Endpoint loads the certificate of the profile.
+func (p Profile) Endpoint(logger *slog.Logger) (*tls.Endpoint, error) {
+	return tls.New(tls.Config{CertificateFile: p.Certificate, KeyFile: p.Key, TrustFile: p.Trust, Logger: logger})
+}
+
+// Conn is a connection to one relay.
+type Conn struct {
+	conn      *grpc.ClientConn
+	Raft      adminv1.RaftServiceClient
+	Directory adminv1.DirectoryServiceClient
+	Custody   adminv1.CustodyServiceClient
+}
+
+// Dial makes a connection to the relay at address; it connects at the first
+// call.
+func Dial(endpoint *tls.Endpoint, address string) (*Conn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(endpoint.ClientCredentials(tls.ExpectKind(tls.KindRelay))),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{
+		conn: conn, Raft: adminv1.NewRaftServiceClient(conn),
+		Directory: adminv1.NewDirectoryServiceClient(conn), Custody: adminv1.NewCustodyServiceClient(conn),
+	}, nil
+}
+
+// Close ends the connection.
+func (c *Conn) Close() error { return c.conn.Close() }
+
+// Connect returns a connection to the first relay of the profile that answers.
+func Connect(ctx context.Context, p Profile, logger *slog.Logger) (*Conn, error) {
+	endpoint, err := p.Endpoint(logger)
+	if err != nil {
+		return nil, err
+	}
+	var failures []error
+	for _, address := range p.Relays {
+		c, err := Dial(endpoint, address)
+		if err != nil {
+			return nil, err
+		}
+		try, cancel := context.WithTimeout(ctx, answerWithin)
+		_, err = c.Custody.Health(try, &adminv1.HealthRequest{})
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		c.Close()
+		err = fmt.Errorf("relay %s: %w", address, err)
+		if !envelope.Temporary(err) {
+			return nil, err
+		}
+		failures = append(failures, err)
+	}
+	return nil, fmt.Errorf("no relay of the profile answers: %w", errors.Join(failures...))
+}
+
+// Change applies one directory command. The request id stays the same over
+// retries, so that an outcome that was not heard is not applied twice. A
+// refusal of the state machine is an *envelope.Refusal.
+func (c *Conn) Change(ctx context.Context, command *directoryv1.Command) (*directoryv1.CommandResult, error) {
+	command.Version = 1
+	id := uuid.New()
+	request := &adminv1.ChangeRequest{RequestId: id[:], Command: command}
+	for try := 1; ; try++ {
+		r, err := c.Directory.Change(ctx, request)
+		switch {
+		case err == nil && r.GetResult().GetReason() != 0:
+			return nil, envelope.Refuse(r.GetResult().GetReason(), "%s", r.GetResult().GetMessage())
+		case err == nil:
+			return r.GetResult(), nil
+		case try == changeTries || !envelope.Temporary(err) || ctx.Err() != nil:
+			return nil, err
+		}
+		select {
+		case <-time.After(time.Duration(100<<try) * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
