@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/truclienthong/truc/cmd/internal/cli"
+	"github.com/truclienthong/truc/routing"
+)
+
+func newAgencyImport(options *cli.Options) *cobra.Command {
+	return &cobra.Command{
+		Use: "import FILE.csv", Short: "Add or change many agencies: all of them or none", Args: cobra.ExactArgs(1),
+		Long: `Add or change many agencies in one step. The file is CSV in UTF-8 with a header
+row; columns code, name, tier and parent_code are needed, home, standby, aliases
+(separated by ";") and code_qcvn102 are used where present. Wrong rows are named
+by line, and then nothing is imported. Importing the same file again changes
+nothing.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			agencies, err := routing.ReadAgencies(file)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			c, err := connect(cmd, options)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if err := c.AwaitRelays(cmd.Context(), agencies, func(missing string) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "waiting for relays to register: %s\n", missing)
+			}); err != nil {
+				return err
+			}
+			var progress func(int)
+			if cli.Terminal(cmd.ErrOrStderr()) && len(agencies) > 5000 {
+				progress = func(staged int) {
+					fmt.Fprintf(cmd.ErrOrStderr(), "\r%d of %d agencies", staged, len(agencies))
+					if staged == len(agencies) {
+						fmt.Fprintln(cmd.ErrOrStderr())
+					}
+				}
+			}
+			result, err := c.Import(cmd.Context(), agencies, progress)
+			if err != nil {
+				return err
+			}
+			return options.Output(cmd).Print(result, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%d agencies read, %d added or changed (directory version %d)\n",
+					result.Read, result.Changed, result.Version)
+				return err
+			})
+		},
+	}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/truclienthong/truc/cmd/internal/cli"
+	"github.com/truclienthong/truc/cmd/internal/operator"
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+)
+
+func newRelay(options *cli.Options) *cobra.Command {
+	relay := &cobra.Command{Use: "relay", Short: "Relays of the directory, and how they are"}
+	relay.AddCommand(newRelayList(options), newRelayShow(options))
+	return relay
+}
+
+// relayRow is the JSON of a relay.
+type relayRow struct {
+	ID          string   `json:"id"`
+	Region      string   `json:"region"`
+	Address     string   `json:"address"`
+	State       string   `json:"state"`
+	Homes       uint64   `json:"homes"`
+	Reachable   bool     `json:"reachable"`
+	RoundTripMS *float64 `json:"round_trip_ms"`
+	Registered  string   `json:"registered_at"`
+}
+
+func relays(cmd *cobra.Command, c *operator.Conn) ([]relayRow, error) {
+	r, err := c.Directory.ListRelays(cmd.Context(), &adminv1.ListRelaysRequest{})
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]relayRow, 0, len(r.GetRelays()))
+	for _, v := range r.GetRelays() {
+		rows = append(rows, relayRow{
+			ID: v.GetRelay().GetId(), Region: v.GetRelay().GetRegion(), Address: v.GetRelay().GetAddress(),
+			State: word(v.GetRelay().GetState().String(), "RELAY_STATE_"), Homes: v.GetHomes(), Reachable: v.GetReachable(),
+			RoundTripMS: milliseconds(v.GetRoundTrip()), Registered: stamp(v.GetRelay().GetRegisteredAt()),
+		})
+	}
+	return rows, nil
+}
+
+func newRelayList(options *cli.Options) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the relays, as the one that answers sees them", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := connect(cmd, options)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			rows, err := relays(cmd, c)
+			if err != nil {
+				return err
+			}
+			return list(options.Output(cmd), "ID\tREGION\tADDRESS\tSTATE\tHOMES\tREACHABLE\tROUND TRIP", rows, func(r relayRow) string {
+				trip := "-"
+				if r.RoundTripMS != nil {
+					trip = fmt.Sprintf("%.1fms", *r.RoundTripMS)
+				}
+				return fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%s\t%s", r.ID, r.Region, r.Address, r.State, r.Homes, yes(r.Reachable), trip)
+			})
+		},
+	}
+}
+
+func newRelayShow(options *cli.Options) *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show one relay", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := connect(cmd, options)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			rows, err := relays(cmd, c)
+			if err != nil {
+				return err
+			}
+			for _, r := range rows {
+				if r.ID != args[0] {
+					continue
+				}
+				out := options.Output(cmd)
+				return out.Print(r, func(io.Writer) error {
+					return out.Table(func(w io.Writer) error {
+						_, err := fmt.Fprintf(w, "id\t%s\nregion\t%s\naddress\t%s\nstate\t%s\nhomes\t%d\nreachable\t%s\nregistered\t%s\n",
+							r.ID, r.Region, r.Address, r.State, r.Homes, yes(r.Reachable), r.Registered)
+						return err
+					})
+				})
+			}
+			return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
+				"relay %s is not in the directory; `relayctl relay list` shows those that are", args[0])
+		},
+	}
+}

@@ -1,0 +1,183 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is relay.yaml, the configuration of one relay. File names in it are
+// relative to the file itself. Unknown fields are refused.
+type Config struct {
+	// ID is the relay's id: 1 to 63 of a-z, 0-9 and "-", beginning with a
+	// letter. The certificate has to name it (/relay/<id>).
+	ID string `yaml:"id"`
+	// Region is the name of the region it serves, for people and for connectors
+	// that choose the nearest relay.
+	Region string `yaml:"region"`
+	// Listen is the host:port for agencies, peers, operators and Raft.
+	Listen string `yaml:"listen"`
+	// Advertise is the host:port others dial; empty: the same as listen.
+	Advertise string `yaml:"advertise,omitempty"`
+	// HTTP is the host:port of /healthz, /readyz and /metrics; empty: none.
+	// Keep it on loopback: it asks nobody who they are.
+	HTTP string `yaml:"http,omitempty"`
+	// Data is the directory of the spool and of Raft.
+	Data string `yaml:"data"`
+	// Certificate, Key and Trust are PEM files: the relay's certificate chain,
+	// its key, and the authorities it believes. They are read again when they
+	// change.
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+	Trust       string `yaml:"trust"`
+	// Voters are the first members of Raft, the same list on each of them. A
+	// relay that is not in it waits until `relayctl raft add-voter` or
+	// `add-nonvoter` brings it in.
+	Voters []Voter `yaml:"voters,omitempty"`
+	// Limits bound what is accepted.
+	Limits Limits `yaml:"limits,omitempty"`
+	// Retention is how long content stays after its last duty is done.
+	Retention Duration `yaml:"retention,omitempty"`
+	// Lifetime is how long an envelope is tried when its sender does not say;
+	// empty: 30 days.
+	Lifetime Duration `yaml:"lifetime,omitempty"`
+	// OTLP is the URL of an OpenTelemetry collector (gRPC), for example
+	// http://127.0.0.1:4317; empty: none.
+	OTLP string `yaml:"otlp,omitempty"`
+	// Log says what is logged and how.
+	Log Log `yaml:"log,omitempty"`
+}
+
+// Voter is a first member of Raft.
+type Voter struct {
+	ID      string `yaml:"id"`
+	Address string `yaml:"address"`
+}
+
+// Limits bound what is accepted; 0 takes the default.
+type Limits struct {
+	// PartSize is the largest part in bytes; default 1 GiB.
+	PartSize uint64 `yaml:"part_size,omitempty"`
+	// Recipients is the most recipients of one envelope; default 20,000.
+	Recipients int `yaml:"recipients,omitempty"`
+}
+
+// Log says what is logged, to stderr.
+type Log struct {
+	// Level is debug, info, warn or error; default info.
+	Level string `yaml:"level,omitempty"`
+	// Format is text or json; default text.
+	Format string `yaml:"format,omitempty"`
+}
+
+// Duration is a time.Duration written as "36h" or "90s".
+type Duration time.Duration
+
+// UnmarshalYAML reads a duration.
+func (d *Duration) UnmarshalYAML(value *yaml.Node) error {
+	v, err := time.ParseDuration(value.Value)
+	if err != nil {
+		return fmt.Errorf("line %d: %w", value.Line, err)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalYAML writes a duration.
+func (d Duration) MarshalYAML() (any, error) { return time.Duration(d).String(), nil }
+
+// IsZero leaves unset durations out of a written file.
+func (d Duration) IsZero() bool { return d == 0 }
+
+// Load reads and checks a configuration.
+func Load(file string) (Config, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	var c Config
+	decoder := yaml.NewDecoder(bytes.NewReader(raw))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return Config{}, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	base := filepath.Dir(file)
+	for _, name := range []*string{&c.Data, &c.Certificate, &c.Key, &c.Trust} {
+		if *name != "" && !filepath.IsAbs(*name) {
+			*name = filepath.Join(base, *name)
+		}
+	}
+	if c.Advertise == "" {
+		c.Advertise = c.Listen
+	}
+	if err := c.check(); err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	return c, nil
+}
+
+// Write stores a configuration that Load reads again.
+func (c Config) Write(file string) error {
+	raw, err := yaml.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, raw, 0o644)
+}
+
+func (c Config) check() error {
+	var problems []error
+	need := func(name, value string) {
+		if value == "" {
+			problems = append(problems, fmt.Errorf("%s is missing", name))
+		}
+	}
+	need("id", c.ID)
+	need("region", c.Region)
+	need("data", c.Data)
+	need("certificate", c.Certificate)
+	need("key", c.Key)
+	need("trust", c.Trust)
+	address := func(name, value string) {
+		if _, _, err := net.SplitHostPort(value); err != nil {
+			problems = append(problems, fmt.Errorf("%s %q is no host:port", name, value))
+		}
+	}
+	address("listen", c.Listen)
+	address("advertise", c.Advertise)
+	if c.HTTP != "" {
+		address("http", c.HTTP)
+	}
+	seen := map[string]bool{}
+	for i, v := range c.Voters {
+		address(fmt.Sprintf("voters[%d].address", i), v.Address)
+		if v.ID == "" || seen[v.ID] {
+			problems = append(problems, fmt.Errorf("voters[%d].id %q is missing or repeated", i, v.ID))
+		}
+		seen[v.ID] = true
+	}
+	if n := len(c.Voters); n > 0 && n%2 == 0 {
+		problems = append(problems, fmt.Errorf("%d voters: an odd number is needed to survive half of the losses an even one pays for", n))
+	}
+	if c.Retention < 0 || c.Lifetime < 0 {
+		problems = append(problems, errors.New("retention and lifetime may not be negative"))
+	}
+	switch c.Log.Level {
+	case "", "debug", "info", "warn", "error":
+	default:
+		problems = append(problems, fmt.Errorf("log.level %q is none of debug, info, warn, error", c.Log.Level))
+	}
+	switch c.Log.Format {
+	case "", "text", "json":
+	default:
+		problems = append(problems, fmt.Errorf("log.format %q is neither text nor json", c.Log.Format))
+	}
+	return errors.Join(problems...)
+}

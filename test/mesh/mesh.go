@@ -1,0 +1,342 @@
+// Package mesh is the harness of the scenarios: a mesh of relays with real
+// sockets, real TLS and real disks, either in this process or as relayd
+// processes that can be killed, with senders and recipients that keep books.
+//
+// A test says what it needs and what happens; the harness checks at the end of
+// every test that each accepted envelope is in each recipient's folder exactly
+// once with the bytes that were sent, and that the sender's track says so.
+//
+//	m := mesh.Start(t, mesh.Config{})
+//	sender, recipient := m.Agency("H17.97.08"), m.Agency("G22")
+//	recipient.Receive()
+//	sender.Send("G22", mesh.Files{"a.pdf": pdf})
+//	m.Settle() // waits until every recipient has confirmed everything
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/truclienthong/truc/cmd/relayd/dev"
+	"github.com/truclienthong/truc/cmd/relayd/node"
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	"github.com/truclienthong/truc/tls"
+)
+
+// patience bounds every wait of the harness. It is long because it only
+// matters when something is lost; nothing waits for it when all is well.
+const patience = 60 * time.Second
+
+// Config says what a mesh is like. The zero value is that of `relayd dev`, in
+// this process.
+type Config struct {
+	// Relays are the first voters; nil: bac, trung, nam.
+	Relays []dev.Relay
+	// Agencies is their CSV; nil: the samples of `relayd dev`.
+	Agencies []byte
+	// Processes runs each relay as a relayd process, which can be killed.
+	Processes bool
+	// Profiles are the agencies that need a profile; nil: all of them.
+	Profiles []string
+}
+
+// Mesh is a running mesh. Its methods fail the test rather than return errors.
+type Mesh struct {
+	t        testing.TB
+	config   Config
+	Layout   dev.Layout
+	ctx      context.Context
+	operator *tls.Endpoint
+
+	mu       sync.Mutex // owns what follows
+	relays   map[string]relay
+	agencies map[string]*Agency
+	conns    []*Operator
+	sent     []*Sent
+}
+
+// relay is a relay that runs, in this process or as another.
+type relay interface {
+	// stop ends it in order; kill ends it between two instructions.
+	stop() error
+	kill() error
+}
+
+// Start sets up a mesh, waits until it serves, and fills its directory.
+func Start(t testing.TB, config Config) *Mesh {
+	t.Helper()
+	if config.Relays == nil {
+		config.Relays = dev.Relays
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &Mesh{t: t, config: config, ctx: ctx, relays: map[string]relay{}, agencies: map[string]*Agency{}}
+	dir := t.TempDir()
+	base := freePorts(t, 2*len(config.Relays)+4)
+	m.Layout = dev.Default(dir, base)
+	m.Layout.Relays = config.Relays
+	m.Layout.Ports = func(i int) (int, int) { return base + 2*i, base + 2*i + 1 }
+	m.Layout.Only = config.Profiles
+	if config.Agencies != nil {
+		m.Layout.Agencies = config.Agencies
+	}
+	m.check("lay out the mesh", m.Layout.Write())
+	t.Cleanup(func() { m.end(cancel) })
+	for _, r := range config.Relays {
+		m.StartRelay(r.ID)
+	}
+	m.AwaitServing()
+	var operators []*Operator
+	for _, r := range config.Relays {
+		operators = append(operators, m.Operator(r.ID))
+	}
+	_, err := m.Layout.Import(m.bound(), operators...)
+	m.check("fill the directory", err)
+	return m
+}
+
+// end checks the invariants of a test that has not failed, then stops all.
+func (m *Mesh) end(cancel context.CancelFunc) {
+	if !m.t.Failed() {
+		m.Settle()
+		m.Verify()
+	}
+	cancel()
+	for _, a := range m.agencies {
+		a.close()
+	}
+	for _, conn := range m.conns {
+		conn.Close()
+	}
+	for id, r := range m.relays {
+		if err := r.stop(); err != nil {
+			m.t.Errorf("relay %s did not stop in order: %v", id, err)
+		}
+	}
+	if m.t.Failed() {
+		m.showLogs()
+	}
+}
+
+// StartRelay starts a relay of the layout, or one that was stopped or killed.
+func (m *Mesh) StartRelay(id string) {
+	m.t.Helper()
+	file := m.Layout.RelayConfig(id)
+	var r relay
+	var err error
+	if m.config.Processes {
+		r, err = startProcess(m.t, file, m.logFile(id))
+	} else {
+		r, err = startNode(file, m.logFile(id))
+	}
+	m.check("start relay "+id, err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.relays[id] = r
+}
+
+// AddRelay starts a relay that is no first voter; bring it into Raft next.
+func (m *Mesh) AddRelay(r dev.Relay) {
+	m.t.Helper()
+	m.check("lay out relay "+r.ID, m.Layout.AddRelay(r))
+	m.StartRelay(r.ID)
+}
+
+// StopRelay ends a relay in order.
+func (m *Mesh) StopRelay(id string) {
+	m.t.Helper()
+	m.check("stop relay "+id, m.take(id).stop())
+}
+
+// KillRelay ends a relay between two of its instructions (SIGKILL). It needs
+// processes.
+func (m *Mesh) KillRelay(id string) {
+	m.t.Helper()
+	m.check("kill relay "+id, m.take(id).kill())
+}
+
+func (m *Mesh) take(id string) relay {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.relays[id]
+	if !ok {
+		m.t.Fatalf("relay %s does not run", id)
+	}
+	delete(m.relays, id)
+	return r
+}
+
+// AwaitServing waits until every running relay serves: it has a directory that
+// knows it, and an open spool.
+func (m *Mesh) AwaitServing() {
+	m.t.Helper()
+	m.mu.Lock()
+	var ids []string
+	for id := range m.relays {
+		ids = append(ids, id)
+	}
+	m.mu.Unlock()
+	for _, id := range ids {
+		m.Await("relay "+id+" serves", func(ctx context.Context) error {
+			health, err := m.Operator(id).Custody.Health(ctx, &adminv1.HealthRequest{})
+			if err != nil {
+				return err
+			}
+			if !health.GetServing() {
+				return fmt.Errorf("not serving: %s", health.GetReason())
+			}
+			return nil
+		})
+	}
+}
+
+// Await asks again until ready returns nil, and fails the test when that takes
+// longer than the harness has patience.
+func (m *Mesh) Await(what string, ready func(context.Context) error) {
+	m.t.Helper()
+	ctx := m.bound()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := ready(try)
+		cancel()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			m.t.Fatalf("%s: still not so after %s: %v", what, patience, err)
+		}
+	}
+}
+
+// bound is a context that ends when the harness loses patience.
+func (m *Mesh) bound() context.Context {
+	ctx, cancel := context.WithTimeout(m.ctx, patience)
+	context.AfterFunc(ctx, cancel)
+	return ctx
+}
+
+func (m *Mesh) check(what string, err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func (m *Mesh) logFile(id string) string {
+	return filepath.Join(filepath.Dir(m.Layout.RelayConfig(id)), "relay.log")
+}
+
+// showLogs prints the end of each relay's log, for a test that failed.
+func (m *Mesh) showLogs() {
+	for _, r := range m.Layout.Relays {
+		raw, err := os.ReadFile(m.logFile(r.ID))
+		if err != nil {
+			continue
+		}
+		const most = 6000
+		m.t.Logf("log of relay %s (%d bytes, the end):\n%s", r.ID, len(raw), raw[max(0, len(raw)-most):])
+	}
+}
+
+// freePorts finds n ports in a row that nobody listens on, below the range from
+// which the system picks ports of outgoing connections.
+func freePorts(t testing.TB, n int) int {
+	t.Helper()
+	for range 100 {
+		base := 10_000 + rand.IntN(20_000)
+		if portsFree(base, n) {
+			return base
+		}
+	}
+	t.Fatalf("no %d free ports in a row", n)
+	return 0
+}
+
+func portsFree(base, n int) bool {
+	for port := base; port < base+n; port++ {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(port)))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}
+
+// inProcess is a relay in this process.
+type inProcess struct {
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func startNode(file, logFile string) (relay, error) {
+	config, err := node.Load(file)
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n, err := node.New(ctx, config, node.Options{Logger: node.NewLogger(config, log), Version: "test"})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	r := &inProcess{cancel: cancel, done: make(chan error, 1)}
+	go func() {
+		defer log.Close()
+		r.done <- n.Run(ctx)
+	}()
+	return r, nil
+}
+
+func (r *inProcess) stop() error {
+	r.cancel()
+	select {
+	case err := <-r.done:
+		return err
+	case <-time.After(patience):
+		return fmt.Errorf("still running %s after it was told to stop", patience)
+	}
+}
+
+func (r *inProcess) kill() error {
+	return fmt.Errorf("a relay in this process cannot be killed: set Config.Processes")
+}
+
+// Operator is an operator's connection to one relay.
+type Operator = dev.Operator
+
+// Operator returns a connection to the relay, or to any where id is empty.
+func (m *Mesh) Operator(id string) *Operator {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.operator == nil {
+		var err error
+		m.operator, err = m.Layout.OperatorEndpoint()
+		m.check("operator's certificate", err)
+	}
+	if id == "" {
+		for running := range m.relays {
+			id = running
+		}
+	}
+	conn, err := m.Layout.DialOperator(m.operator, id)
+	m.check("operator's connection", err)
+	m.conns = append(m.conns, conn)
+	return conn
+}

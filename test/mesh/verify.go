@@ -1,0 +1,163 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+)
+
+// Settle waits until every recipient that receives has confirmed every
+// document, and the sender's track says so.
+func (m *Mesh) Settle() {
+	m.t.Helper()
+	for _, sent := range m.allSent() {
+		for _, code := range sent.To {
+			if a, ok := m.receiver(code); ok {
+				a.AwaitArrival(sent.ID())
+			}
+		}
+		m.Await(fmt.Sprintf("track of %s says done", sent.ID()), func(ctx context.Context) error {
+			track, err := sent.Sender.Client.Track(ctx, sent.ID())
+			if err != nil {
+				return err
+			}
+			return m.tracked(sent, track)
+		})
+	}
+}
+
+// tracked compares a track with who has received.
+func (m *Mesh) tracked(sent *Sent, track *exchangev1.TrackResponse) error {
+	state := map[string]exchangev1.TransportStatus{}
+	for _, d := range track.GetDeliveries() {
+		state[d.GetAgencyCode()] = d.GetTransport()
+	}
+	if len(state) != len(sent.To) {
+		return fmt.Errorf("%d deliveries, want %d", len(state), len(sent.To))
+	}
+	for _, code := range sent.To {
+		_, receives := m.receiver(code)
+		if done := state[code] == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE; done != receives {
+			return fmt.Errorf("delivery to %s is %s", code, state[code])
+		}
+	}
+	return nil
+}
+
+// receiver returns the agency of the code if it receives.
+func (m *Mesh) receiver(code string) (*Agency, bool) {
+	m.mu.Lock()
+	a, ok := m.agencies[code]
+	m.mu.Unlock()
+	if !ok {
+		return nil, false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a, a.receives
+}
+
+func (m *Mesh) allSent() []*Sent {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.sent)
+}
+
+// Verify checks the books: each accepted document is in each recipient's folder
+// exactly once, with the bytes that were sent, and nothing else is there.
+func (m *Mesh) Verify() {
+	m.t.Helper()
+	due := map[string]map[envelope.ID]*Sent{}
+	for _, sent := range m.allSent() {
+		for _, code := range sent.To {
+			if due[code] == nil {
+				due[code] = map[envelope.ID]*Sent{}
+			}
+			due[code][sent.ID()] = sent
+		}
+	}
+	m.mu.Lock()
+	agencies := make([]*Agency, 0, len(m.agencies))
+	for _, a := range m.agencies {
+		agencies = append(agencies, a)
+	}
+	m.mu.Unlock()
+	for _, a := range agencies {
+		a.verify(due[a.Code])
+	}
+}
+
+func (a *Agency) verify(due map[envelope.ID]*Sent) {
+	a.m.t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failed != nil {
+		a.m.t.Errorf("%s: receiving failed: %v", a.Code, a.failed)
+	}
+	if !a.receives {
+		return
+	}
+	for id, times := range a.arrived {
+		if times != 1 {
+			a.m.t.Errorf("%s: envelope %s was new %d times", a.Code, id, times)
+		}
+		if due[id] == nil {
+			a.m.t.Errorf("%s: envelope %s was never accepted for it", a.Code, id)
+		}
+	}
+	entries, err := os.ReadDir(a.Folder)
+	if err != nil {
+		a.m.t.Errorf("%s: %v", a.Code, err)
+	}
+	there := 0
+	for _, e := range entries {
+		if id, err := envelope.ParseID(e.Name()); err == nil {
+			there++
+			if due[id] == nil {
+				a.m.t.Errorf("%s: folder %s was never accepted for it", a.Code, id)
+			}
+		}
+	}
+	if there != len(due) {
+		a.m.t.Errorf("%s: %d envelopes in the folder, want %d", a.Code, there, len(due))
+	}
+	for id, sent := range due {
+		if err := checkFiles(filepath.Join(a.Folder, id.String()), sent.Sums); err != nil {
+			a.m.t.Errorf("%s: envelope %s: %v", a.Code, id, err)
+		}
+	}
+}
+
+func checkFiles(dir string, sums map[string][32]byte) error {
+	for name, want := range sums {
+		got, err := sumOf(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(got[:], want[:]) {
+			return fmt.Errorf("file %s has SHA-256 %x, want %x", name, got, want)
+		}
+	}
+	return nil
+}
+
+func sumOf(file string) (sum [32]byte, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return sum, err
+	}
+	return [32]byte(h.Sum(nil)), nil
+}
