@@ -1,0 +1,209 @@
+package spool
+
+import (
+	"slices"
+
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/spool/index"
+)
+
+// apply lets content go: nothing in the journal is needed for these envelopes
+// any more, except this statement, as long as older records exist that would
+// bring them back.
+func (r *released) apply(s *step) error {
+	for _, g := range r.Items {
+		for _, origin := range g.Origins {
+			if origin != s.at.Segment && s.segments[origin] != nil {
+				s.segments[s.at.Segment].outlive(origin)
+				s.dirtySegments[s.at.Segment] = true
+			}
+		}
+		h, err := s.load(g.ID)
+		if err != nil {
+			return err
+		}
+		if !h.known || h.st.released() || h.st.Revision > g.Revision {
+			continue
+		}
+		if !h.st.done() {
+			// Only in a rebuild: some of its later records are gone, and with
+			// them what became of it.
+			if err := s.drop(h, false); err != nil {
+				return err
+			}
+			if err := s.erase(h.id); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := s.dropContent(h); err != nil {
+			return err
+		}
+		s.dropShares(h.st)
+		s.counters.Envelopes--
+		s.counters.Bytes -= int64(h.st.Size)
+		h.st.Revision = max(h.st.Revision, g.Revision)
+		h.st.ReleasedAt = r.Now
+		s.save(h, r.Now)
+	}
+	return nil
+}
+
+// erase removes what drop leaves of an envelope.
+func (s *step) erase(id envelope.ID) error {
+	c, err := headerAt(s.v, id)
+	if err != nil {
+		return err
+	}
+	s.b.Delete(index.EnvelopeKey(id))
+	for page := 0; ; page++ {
+		found, err := s.v.Has(index.HeaderKey(id, page))
+		if err != nil {
+			return err
+		}
+		if !found {
+			break
+		}
+		s.b.Delete(index.HeaderKey(id, page))
+	}
+	key := index.DocumentKey(c.Sender, c.DocumentID)
+	if holder, found, err := s.v.Get(key); err != nil {
+		return err
+	} else if found && envelope.ID(holder) == id {
+		s.b.Delete(key)
+	}
+	it := s.v.Iterator(index.Events(id))
+	defer it.Close()
+	for ; it.Valid(); it.Next() {
+		s.b.Delete(it.Key())
+	}
+	return it.Err()
+}
+
+// apply puts the record in place of all earlier ones about the envelope. In a
+// running relay it says what the index says; in a rebuild it may know more.
+func (r *stateRecord) apply(s *step) error {
+	h, err := s.load(r.Header.ID)
+	if err != nil {
+		return err
+	}
+	st := r.State
+	switch {
+	case h.known && (h.st.Revision > st.Revision || h.st.Revision == st.Revision && h.st.released()):
+		return nil
+	case h.known && h.st.Revision == st.Revision:
+		s.dropShares(h.st)
+		if err := s.undefer(h); err != nil {
+			return err
+		}
+	default:
+		if err := s.install(h, r); err != nil {
+			return err
+		}
+	}
+	if r.length > 0 {
+		whole := s.here(&r.content)
+		h.st.Whole = &whole
+	}
+	s.needs(h, s.size)
+	h.st.originate(s.at.Segment)
+	s.write(h)
+	return nil
+}
+
+// undefer forgets which records said that tries failed: the state says it now.
+func (s *step) undefer(h *held) error {
+	for _, d := range h.st.Duties {
+		q, err := s.entry(h, d)
+		if err != nil {
+			return err
+		}
+		if q.Deferred.Bytes > 0 {
+			q.Deferred = share{}
+			s.b.Put(index.QueueKey(d.Relay, h.st.Lane, d.Sequence), encodeQueued(q))
+		}
+	}
+	return nil
+}
+
+// install makes the envelope what the record says.
+func (s *step) install(h *held, r *stateRecord) error {
+	st := *r.State
+	if h.known {
+		if err := s.drop(h, h.st.Generation == st.Generation); err != nil {
+			return err
+		}
+	}
+	h.fresh, h.known = !h.known, true
+	st.Origins = slices.Concat(h.st.Origins, st.Origins)
+	slices.Sort(st.Origins)
+	st.Origins = slices.Compact(st.Origins)
+	st.Shares, st.Whole = nil, nil
+	h.st = &st
+	s.sequenced(st.Last)
+	s.writeHeader(h.id, r.Header)
+	s.counters.Envelopes++
+	s.counters.Bytes += int64(st.Size)
+	for _, d := range slices.Concat(st.Deliveries, r.Deliveries) {
+		if st.Paged {
+			s.b.Put(index.DeliveryKey(h.id, d.Agency), encodeDelivery(d))
+		}
+		if st.FromSender {
+			s.tally(d, 1)
+		}
+		if d.Place == inInbox {
+			s.counters.Inboxed++
+			s.sequenced(d.Sequence)
+			s.b.Put(index.InboxKey(d.Agency, st.Lane, d.Sequence), encodeInboxed(inboxed{
+				ID: h.id, ArrivedAt: d.UpdatedAt, NotBefore: st.NotBefore, Size: st.Size,
+			}))
+		}
+	}
+	for _, q := range r.Queues {
+		s.sequenced(q.Duty.Sequence)
+		s.lengths[q.Duty.Relay]++
+		s.dirtyLengths[q.Duty.Relay] = true
+		s.counters.Queued++
+		s.b.Put(index.QueueKey(q.Duty.Relay, st.Lane, q.Duty.Sequence), encodeQueued(q.Entry))
+	}
+	if st.FromSender {
+		s.b.Put(index.DocumentKey(r.Header.Sender, r.Header.DocumentID), h.id[:])
+	}
+	if st.Due != 0 {
+		s.b.Put(index.ExpiryKey(st.DueAt, st.Due, h.id), nil)
+	}
+	return s.adopt(h)
+}
+
+// adopt takes over a transfer that brought the content of this envelope.
+func (s *step) adopt(h *held) error {
+	t, err := transferAt(s.v, h.id)
+	if err != nil || t == nil || t.Generation > h.st.Generation {
+		return err
+	}
+	if t.Generation < h.st.Generation {
+		return s.closeTransfer(h.id, t, true)
+	}
+	s.live(t.Begin.Segment, -t.Begin.Bytes)
+	return s.closeTransfer(h.id, t, false)
+}
+
+// forget removes what is left of a released envelope once its time is over. It
+// is no record of the journal, where nothing is left to be forgotten.
+func (s *step) forget(id envelope.ID) error {
+	h, err := s.load(id)
+	if err != nil || !h.known || !h.st.released() || h.st.Due != index.Forget {
+		return err
+	}
+	s.b.Delete(index.ExpiryKey(h.st.DueAt, h.st.Due, id))
+	if h.st.Paged {
+		all, err := deliveriesAt(s.v, id, h.st)
+		if err != nil {
+			return err
+		}
+		for _, d := range all {
+			s.b.Delete(index.DeliveryKey(id, d.Agency))
+		}
+	}
+	return s.erase(id)
+}

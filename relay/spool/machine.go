@@ -1,0 +1,320 @@
+package spool
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/spool/index"
+	"github.com/truclienthong/truc/relay/spool/journal"
+	"github.com/truclienthong/truc/routing"
+)
+
+// Counters are kept record by record, so that at any moment
+// Accepted = Delivered + Expired + Refused + Recalled + what is pending.
+type Counters struct {
+	// Envelopes and Bytes are in custody: their content is not released.
+	Envelopes, Bytes int64
+	// Inboxed and Queued are inbox and queue entries.
+	Inboxed, Queued int64
+	// Transfers are in progress or waiting to be resumed.
+	Transfers int64
+	// Accepted counts recipients of envelopes that this relay is ingress of;
+	// the others say what became of them.
+	Accepted, Delivered, Expired, Refused, Recalled int64
+}
+
+// Pending is the number of accepted recipients whose outcome is not known yet.
+func (c Counters) Pending() int64 {
+	return c.Accepted - c.Delivered - c.Expired - c.Refused - c.Recalled
+}
+
+func (c *Counters) fields() []*int64 {
+	return []*int64{&c.Envelopes, &c.Bytes, &c.Inboxed, &c.Queued, &c.Transfers,
+		&c.Accepted, &c.Delivered, &c.Expired, &c.Refused, &c.Recalled}
+}
+
+// segment is what the spool knows of one segment of the journal.
+type segment struct {
+	// live is how many bytes of it are needed.
+	live int64
+	// outlives are segments with records of envelopes whose release is written
+	// in this one: while they exist, the release must.
+	outlives map[uint64]bool
+}
+
+// persisted is what the index on disk says.
+type persisted struct {
+	position journal.Position
+	// dead are the segments that nothing needs.
+	dead map[uint64]bool
+}
+
+// machine turns records into the index, one after the other. It is a state
+// machine: the same records give the same index, whether they come from callers
+// or from a replay. The goroutine that applies owns it; mu guards what others
+// read.
+type machine struct {
+	self      routing.RelayID
+	retention Retention
+	store     *index.Store
+	batch     index.Batch
+	woken     woken
+
+	mu       sync.Mutex
+	segments map[uint64]*segment
+	counters Counters
+	lengths  map[routing.RelayID]int64
+	// sequence is the next one to give out.
+	sequence uint64
+	// position is that of the last record applied.
+	position journal.Position
+	// dirty names what Seal has to write.
+	dirtySegments map[uint64]bool
+	dirtyLengths  map[routing.RelayID]bool
+	saved         persisted
+}
+
+// woken collects whom to wake once a record is visible.
+type woken struct {
+	relays   []routing.RelayID
+	agencies []routing.AgencyCode
+	newRelay bool
+	due      bool
+}
+
+func newMachine(self routing.RelayID, retention Retention) *machine {
+	return &machine{
+		self: self, retention: retention, sequence: 1,
+		segments:      make(map[uint64]*segment),
+		lengths:       make(map[routing.RelayID]int64),
+		dirtySegments: make(map[uint64]bool),
+		dirtyLengths:  make(map[routing.RelayID]bool),
+	}
+}
+
+// load reads what Seal wrote last.
+func (m *machine) load(v *index.View) error {
+	if b, found, err := v.Get(index.PositionKey()); err != nil {
+		return err
+	} else if found {
+		m.position = journal.Position{Segment: binary.BigEndian.Uint64(b), Offset: int64(binary.BigEndian.Uint64(b[8:]))}
+	}
+	if b, found, err := v.Get(index.SequenceKey()); err != nil {
+		return err
+	} else if found {
+		m.sequence = binary.BigEndian.Uint64(b)
+	}
+	if b, found, err := v.Get(index.CountersKey()); err != nil {
+		return err
+	} else if found {
+		r := versioned(b)
+		for _, field := range m.counters.fields() {
+			*field = int64(r.number())
+		}
+		if err := r.done("counters"); err != nil {
+			return err
+		}
+	}
+	for it := v.Iterator(index.Segments()); ; it.Next() {
+		if !it.Valid() {
+			it.Close()
+			if it.Err() != nil {
+				return it.Err()
+			}
+			break
+		}
+		r := versioned(it.Value())
+		s := &segment{live: int64(r.number())}
+		for _, n := range readList(r, (*reader).number) {
+			s.outlive(n)
+		}
+		if err := r.done("segment"); err != nil {
+			it.Close()
+			return err
+		}
+		m.segments[index.ParseSegmentKey(it.Key())] = s
+	}
+	it := v.Iterator(index.Lengths())
+	defer it.Close()
+	for ; it.Valid(); it.Next() {
+		r := versioned(it.Value())
+		m.lengths[index.ParseLengthKey(it.Key())] = int64(r.number())
+		if err := r.done("queue length"); err != nil {
+			return err
+		}
+	}
+	m.saved = persisted{position: m.position, dead: m.dead()}
+	return it.Err()
+}
+
+func (s *segment) outlive(n uint64) {
+	if s.outlives == nil {
+		s.outlives = make(map[uint64]bool)
+	}
+	s.outlives[n] = true
+}
+
+// dead lists segments without live bytes.
+func (m *machine) dead() map[uint64]bool {
+	dead := make(map[uint64]bool)
+	for n, s := range m.segments {
+		if s.live == 0 {
+			dead[n] = true
+		}
+	}
+	return dead
+}
+
+// seal is index.Config.Seal.
+func (m *machine) seal(b *index.Batch) func() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	position := binary.BigEndian.AppendUint64(nil, m.position.Segment)
+	b.Put(index.PositionKey(), binary.BigEndian.AppendUint64(position, uint64(m.position.Offset)))
+	b.Put(index.SequenceKey(), binary.BigEndian.AppendUint64(nil, m.sequence))
+	counters := []byte{layoutVersion}
+	for _, field := range m.counters.fields() {
+		counters = binary.AppendUvarint(counters, uint64(*field))
+	}
+	b.Put(index.CountersKey(), counters)
+	for n := range m.dirtySegments {
+		s, found := m.segments[n]
+		if !found {
+			b.Delete(index.SegmentKey(n))
+			continue
+		}
+		value := binary.AppendUvarint([]byte{layoutVersion}, uint64(s.live))
+		value = appendList(value, slices.Sorted(maps.Keys(s.outlives)), binary.AppendUvarint)
+		b.Put(index.SegmentKey(n), value)
+	}
+	for relay := range m.dirtyLengths {
+		if n := m.lengths[relay]; n > 0 {
+			b.Put(index.LengthKey(relay), binary.AppendUvarint([]byte{layoutVersion}, uint64(n)))
+		} else {
+			b.Delete(index.LengthKey(relay))
+		}
+	}
+	clear(m.dirtySegments)
+	clear(m.dirtyLengths)
+	now := persisted{position: m.position, dead: m.dead()}
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.saved = now
+	}
+}
+
+// live changes how many bytes of a segment are needed.
+func (m *machine) live(number uint64, bytes int64) {
+	s := m.segments[number]
+	if s == nil {
+		s = new(segment)
+		m.segments[number] = s
+	}
+	s.live += bytes
+	m.dirtySegments[number] = true
+}
+
+// nextSequence is beyond every sequence that was applied.
+func (m *machine) nextSequence() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sequence
+}
+
+// recycled drops segments, and what was held for their sake.
+func (m *machine) recycled(gone ...uint64) {
+	for _, n := range gone {
+		delete(m.segments, n)
+		delete(m.saved.dead, n)
+		m.dirtySegments[n] = true
+	}
+	for n, s := range m.segments {
+		before := len(s.outlives)
+		for _, g := range gone {
+			delete(s.outlives, g)
+		}
+		if len(s.outlives) != before {
+			m.dirtySegments[n] = true
+		}
+	}
+}
+
+// step is the application of one record.
+//
+// Its rules: what is read is the state before the record; every envelope is
+// loaded once and saved once; live bytes of a segment are the sum of the shares
+// of envelopes, their chunks, and transfers; whatever has no effect is not
+// needed and counts nothing.
+type step struct {
+	*machine
+	v    *index.View
+	b    *index.Batch
+	at   journal.Position
+	size int64
+}
+
+// apply puts one record into the index, where it is visible afterwards.
+func (m *machine) apply(r record, at journal.Position, size int64) error {
+	err := m.change(&step{at: at, size: size}, func(s *step) error {
+		if m.segments[at.Segment] == nil {
+			m.live(at.Segment, 0)
+		}
+		m.position = at
+		return r.apply(s)
+	})
+	if err != nil {
+		return fmt.Errorf("apply record of type %d at %s: %w", r.kind(), at, err)
+	}
+	return nil
+}
+
+// change makes one change of the index.
+func (m *machine) change(s *step, fn func(*step) error) error {
+	m.batch.Reset()
+	s.machine, s.v, s.b = m, m.store.Latest(), &m.batch
+	m.mu.Lock()
+	err := fn(s)
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	m.store.Apply(s.b)
+	return nil
+}
+
+// needs notes that the record is needed for the envelope.
+func (s *step) needs(h *held, bytes int64) {
+	h.st.hold(s.at.Segment, bytes)
+	s.live(s.at.Segment, bytes)
+}
+
+// sequenced keeps the counter beyond every sequence ever given out.
+func (s *step) sequenced(sequence uint64) { s.sequence = max(s.sequence, sequence+1) }
+
+// event adds a line to the trace.
+func (s *step) event(h *held, e envelope.Event) {
+	h.events++
+	s.b.Put(index.EventKey(h.id, h.st.Revision<<16|h.events), encodeEvent(e))
+}
+
+// Retention says how long what is kept, counted from the end of the last duty.
+type Retention struct {
+	// Ingress is for content of envelopes that were accepted here from their
+	// sender, counted from the last recipient's outcome; 0: let go at once.
+	Ingress time.Duration
+	// Transit is for content of all others.
+	Transit time.Duration
+	// Record is for everything but the content: the record, the trace and the
+	// sender's document id; 0: 400 days.
+	Record time.Duration
+	// Report is the same for a relay's reports; 0: 7 days.
+	Report time.Duration
+	// Transfer is how long an unfinished transfer may be resumed; 0: 24 hours.
+	Transfer time.Duration
+}

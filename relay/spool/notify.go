@@ -1,0 +1,77 @@
+package spool
+
+import (
+	"hash/maphash"
+	"sync"
+)
+
+// stripes bounds how many channels wait for changes: a channel belongs to a
+// stripe of names, not to a name, so a waiter that went away leaves nothing
+// behind, and agencies without number cost nothing. The price is that a channel
+// is now and then closed for a namesake.
+const stripes = 1 << 14
+
+// notifier tells waiters that something was added.
+type notifier struct {
+	relays, agencies striped
+	destinations     signal
+}
+
+// signal is a channel that is closed at the next change.
+type signal struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+func (s *signal) wait() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch == nil {
+		s.ch = make(chan struct{})
+	}
+	return s.ch
+}
+
+func (s *signal) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch != nil {
+		close(s.ch)
+		s.ch = nil
+	}
+}
+
+type striped struct {
+	seed  maphash.Seed
+	lanes []signal
+}
+
+func newStriped() striped {
+	return striped{seed: maphash.MakeSeed(), lanes: make([]signal, stripes)}
+}
+
+func (s *striped) of(name string) *signal {
+	return &s.lanes[maphash.String(s.seed, name)%stripes]
+}
+
+// announce wakes those who wait for what was applied since the last call. Only
+// the goroutine that applies calls it.
+func (s *Spool) announce() {
+	w := &s.machine.woken
+	for _, relay := range w.relays {
+		s.notify.relays.of(string(relay)).wake()
+	}
+	for _, agency := range w.agencies {
+		s.notify.agencies.of(string(agency)).wake()
+	}
+	if w.newRelay {
+		s.notify.destinations.wake()
+	}
+	if w.due {
+		select {
+		case s.due <- struct{}{}:
+		default:
+		}
+	}
+	*w = woken{relays: w.relays[:0], agencies: w.agencies[:0]}
+}

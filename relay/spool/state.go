@@ -1,0 +1,382 @@
+package spool
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/spool/index"
+	"github.com/truclienthong/truc/relay/spool/journal"
+	"github.com/truclienthong/truc/routing"
+)
+
+// The values of the index. Each begins with the version of its layout, 1.
+
+const layoutVersion = 1
+
+// inlineDeliveries is how many deliveries stand in the state of their envelope;
+// with more, each has a key of its own, so that settling one of 20,000 does not
+// rewrite them all.
+const inlineDeliveries = 16
+
+// place is where a delivery stands at this relay.
+type place byte
+
+const (
+	inInbox place = 1 + iota
+	inQueue
+	handedOn
+	settled
+)
+
+// waiting reports whether the delivery is still a duty of this relay.
+func (p place) waiting() bool { return p == inInbox || p == inQueue }
+
+// delivery is what this relay knows of one recipient's copy.
+type delivery struct {
+	envelope.Delivery
+	Place place
+	// Sequence is that of the inbox entry.
+	Sequence uint64
+}
+
+// duty is one open queue entry of an envelope.
+type duty struct {
+	Relay    routing.RelayID
+	Sequence uint64
+}
+
+// share is how many bytes of records about an envelope one segment holds that
+// are still needed.
+type share struct {
+	Segment uint64
+	Bytes   int64
+}
+
+// location is where content lies: in the payload of a record, after skip bytes.
+type location struct {
+	journal.Position
+	Skip, Length uint32
+	// Record is what the record takes on disk.
+	Record uint32
+}
+
+// state is what changes about an envelope.
+type state struct {
+	// Revision counts the facts applied. It only grows, also when the index is
+	// rebuilt, and so tells newer statements from older ones.
+	Revision    uint64
+	CommittedAt time.Time
+	FromSender  bool
+	// Of the header, what facts need: so they need not read it.
+	Lane                 envelope.Lane
+	Size                 uint64
+	NotBefore, ExpiresAt time.Time
+	Report               bool
+	// Count is the number of deliveries, Unsettled of those not settled, Open
+	// of those waiting here plus the duties without agency.
+	Count, Unsettled, Open uint32
+	// Paged: the deliveries have keys of their own.
+	Paged      bool
+	Deliveries []*delivery
+	// Duties are the open queue entries, at most one per relay.
+	Duties []duty
+	// Holders are the other relays known to have made it durable.
+	Holders []routing.RelayID
+	// Whole locates the content where it lies in one record; else Generation
+	// names the chunks, 0 if there is no content here.
+	Whole      *location
+	Generation uint64
+	// Last is the highest generation that was ever its content.
+	Last       uint64
+	ReleasedAt time.Time
+	// Shares is what the journal must keep, Origins where it may still hold
+	// records that would make the envelope exist anew.
+	Shares  []share
+	Origins []uint64
+	// Due is the envelope's key in the table expiry.
+	DueAt time.Time
+	Due   index.Purpose
+}
+
+func (st *state) released() bool { return !st.ReleasedAt.IsZero() }
+
+// done reports that nobody needs the content any more: every duty here has
+// ended and, at ingress, every recipient's outcome is known.
+func (st *state) done() bool {
+	return st.Open == 0 && (!st.FromSender || st.Unsettled == 0)
+}
+
+func (st *state) duty(relay routing.RelayID) (duty, bool) {
+	for _, d := range st.Duties {
+		if d.Relay == relay {
+			return d, true
+		}
+	}
+	return duty{}, false
+}
+
+// hold adds to the share of a segment.
+func (st *state) hold(segment uint64, bytes int64) {
+	i := slices.IndexFunc(st.Shares, func(s share) bool { return s.Segment == segment })
+	if i < 0 {
+		st.Shares = append(st.Shares, share{segment, bytes})
+		return
+	}
+	if st.Shares[i].Bytes += bytes; st.Shares[i].Bytes <= 0 {
+		st.Shares = slices.Delete(st.Shares, i, i+1)
+	}
+}
+
+func (st *state) originate(segment uint64) {
+	if !slices.Contains(st.Origins, segment) {
+		st.Origins = append(st.Origins, segment)
+	}
+}
+
+func appendDelivery(b []byte, d *delivery) []byte {
+	b = appendText(b, d.Agency)
+	b = appendText(b, d.Home)
+	b = append(b, byte(d.Place), byte(d.Transport))
+	b = binary.AppendUvarint(b, uint64(d.Status))
+	b = binary.AppendUvarint(b, uint64(d.Reason))
+	b = appendText(b, d.Note)
+	b = appendTime(b, d.UpdatedAt)
+	return binary.AppendUvarint(b, d.Sequence)
+}
+
+func readDelivery(r *reader) *delivery {
+	d := new(delivery)
+	d.Agency, d.Home = r.agency(), r.relay()
+	d.Place, d.Transport = place(r.byte()), exchangev1.TransportStatus(r.byte())
+	d.Status, d.Reason = exchangev1.StatusCode(r.number()), exchangev1.ErrorReason(r.number())
+	d.Note, d.UpdatedAt, d.Sequence = r.text(), r.time(), r.number()
+	return d
+}
+
+func appendLocation(b []byte, l location) []byte {
+	b = binary.AppendUvarint(b, l.Segment)
+	b = binary.AppendUvarint(b, uint64(l.Offset))
+	b = binary.AppendUvarint(b, uint64(l.Skip))
+	b = binary.AppendUvarint(b, uint64(l.Length))
+	return binary.AppendUvarint(b, uint64(l.Record))
+}
+
+func readLocation(r *reader) location {
+	var l location
+	l.Segment, l.Offset = r.number(), int64(r.number())
+	l.Skip, l.Length, l.Record = uint32(r.number()), uint32(r.number()), uint32(r.number())
+	return l
+}
+
+func encodeLocation(l location) []byte { return appendLocation([]byte{layoutVersion}, l) }
+
+func decodeLocation(b []byte) (location, error) {
+	r := versioned(b)
+	l := readLocation(r)
+	return l, r.done("location of a chunk")
+}
+
+// versioned reads the version of a layout.
+func versioned(b []byte) *reader {
+	r := &reader{b: b}
+	if r.byte() != layoutVersion {
+		r.fail()
+	}
+	return r
+}
+
+func encodeDelivery(d *delivery) []byte { return appendDelivery([]byte{layoutVersion}, d) }
+
+func decodeDelivery(b []byte) (*delivery, error) {
+	r := versioned(b)
+	d := readDelivery(r)
+	return d, r.done("delivery")
+}
+
+func encodeState(st *state) []byte {
+	return appendState(append(make([]byte, 0, 256), layoutVersion), st)
+}
+
+func appendState(b []byte, st *state) []byte {
+	b = binary.AppendUvarint(b, st.Revision)
+	b = appendTime(b, st.CommittedAt)
+	b = appendBool(b, st.FromSender)
+	b = binary.AppendUvarint(append(b, byte(st.Lane)), st.Size)
+	b = appendTime(appendTime(b, st.NotBefore), st.ExpiresAt)
+	b = appendBool(b, st.Report)
+	b = binary.AppendUvarint(b, uint64(st.Count))
+	b = binary.AppendUvarint(b, uint64(st.Unsettled))
+	b = binary.AppendUvarint(b, uint64(st.Open))
+	b = appendBool(b, st.Paged)
+	b = appendList(b, st.Deliveries, appendDelivery)
+	b = appendList(b, st.Duties, func(b []byte, d duty) []byte {
+		return binary.AppendUvarint(appendText(b, d.Relay), d.Sequence)
+	})
+	b = appendRelays(b, st.Holders)
+	b = appendBool(b, st.Whole != nil)
+	if st.Whole != nil {
+		b = appendLocation(b, *st.Whole)
+	}
+	b = binary.AppendUvarint(b, st.Generation)
+	b = binary.AppendUvarint(b, st.Last)
+	b = appendTime(b, st.ReleasedAt)
+	b = appendList(b, st.Shares, func(b []byte, s share) []byte {
+		return binary.AppendUvarint(binary.AppendUvarint(b, s.Segment), uint64(s.Bytes))
+	})
+	b = appendList(b, st.Origins, binary.AppendUvarint)
+	b = appendTime(b, st.DueAt)
+	return append(b, byte(st.Due))
+}
+
+func decodeState(b []byte) (*state, error) {
+	r := versioned(b)
+	st := readState(r)
+	return st, r.done("state of an envelope")
+}
+
+func readState(r *reader) *state {
+	st := &state{
+		Revision:    r.number(),
+		CommittedAt: r.time(),
+		FromSender:  r.bool(),
+		Lane:        envelope.Lane(r.byte()),
+		Size:        r.number(),
+		NotBefore:   r.time(),
+		ExpiresAt:   r.time(),
+		Report:      r.bool(),
+		Count:       uint32(r.number()),
+		Unsettled:   uint32(r.number()),
+		Open:        uint32(r.number()),
+		Paged:       r.bool(),
+		Deliveries:  readList(r, readDelivery),
+		Duties: readList(r, func(r *reader) duty {
+			return duty{r.relay(), r.number()}
+		}),
+		Holders: readRelays(r),
+	}
+	if r.bool() {
+		whole := readLocation(r)
+		st.Whole = &whole
+	}
+	st.Generation = r.number()
+	st.Last = r.number()
+	st.ReleasedAt = r.time()
+	st.Shares = readList(r, func(r *reader) share {
+		return share{r.number(), int64(r.number())}
+	})
+	st.Origins = readList(r, (*reader).number)
+	st.DueAt = r.time()
+	st.Due = index.Purpose(r.byte())
+	return st
+}
+
+// queued is the value of a queue entry.
+type queued struct {
+	ID       envelope.ID
+	QueuedAt time.Time
+	Size     uint64
+	// Bare: there is a duty without agency, a report to the relay itself.
+	Bare      bool
+	Agencies  []routing.AgencyCode
+	Tries     uint32
+	NextTry   time.Time
+	LastError string
+	// Deferred is the record that said so, the only one of its kind needed.
+	Deferred share
+}
+
+func encodeQueued(q *queued) []byte { return appendQueued([]byte{layoutVersion}, q) }
+
+func appendQueued(b []byte, q *queued) []byte {
+	b = append(b, q.ID[:]...)
+	b = appendTime(b, q.QueuedAt)
+	b = binary.AppendUvarint(b, q.Size)
+	b = appendBool(b, q.Bare)
+	b = appendCodes(b, q.Agencies)
+	b = binary.AppendUvarint(b, uint64(q.Tries))
+	b = appendTime(b, q.NextTry)
+	b = appendText(b, q.LastError)
+	b = binary.AppendUvarint(b, q.Deferred.Segment)
+	return binary.AppendUvarint(b, uint64(q.Deferred.Bytes))
+}
+
+func readQueued(r *reader) *queued {
+	return &queued{
+		ID: r.id(), QueuedAt: r.time(), Size: r.number(), Bare: r.bool(), Agencies: readAgencies(r),
+		Tries: uint32(r.number()), NextTry: r.time(), LastError: r.text(),
+		Deferred: share{r.number(), int64(r.number())},
+	}
+}
+
+func decodeQueued(b []byte) (*queued, error) {
+	r := versioned(b)
+	q := readQueued(r)
+	return q, r.done("queue entry")
+}
+
+// inboxed is the value of an inbox entry.
+type inboxed struct {
+	ID                   envelope.ID
+	ArrivedAt, NotBefore time.Time
+	Size                 uint64
+}
+
+func encodeInboxed(e inboxed) []byte {
+	b := append([]byte{layoutVersion}, e.ID[:]...)
+	b = appendTime(b, e.ArrivedAt)
+	b = appendTime(b, e.NotBefore)
+	return binary.AppendUvarint(b, e.Size)
+}
+
+func decodeInboxed(b []byte) (inboxed, error) {
+	r := versioned(b)
+	e := inboxed{r.id(), r.time(), r.time(), r.number()}
+	return e, r.done("inbox entry")
+}
+
+// transfer is an envelope on its way in.
+type transfer struct {
+	// Generation tells this try from earlier and later ones.
+	Generation uint64
+	TouchedAt  time.Time
+	// Ends is how much of each part is here.
+	Ends []uint64
+	// Begin is the record that opened it.
+	Begin share
+}
+
+func encodeTransfer(t *transfer) []byte {
+	b := binary.AppendUvarint([]byte{layoutVersion}, t.Generation)
+	b = appendTime(b, t.TouchedAt)
+	b = appendList(b, t.Ends, binary.AppendUvarint)
+	b = binary.AppendUvarint(b, t.Begin.Segment)
+	return binary.AppendUvarint(b, uint64(t.Begin.Bytes))
+}
+
+func decodeTransfer(b []byte) (*transfer, error) {
+	r := versioned(b)
+	t := &transfer{
+		Generation: r.number(), TouchedAt: r.time(), Ends: readList(r, (*reader).number),
+		Begin: share{r.number(), int64(r.number())},
+	}
+	return t, r.done("transfer")
+}
+
+func encodeEvent(e envelope.Event) []byte {
+	b := appendTime([]byte{layoutVersion}, e.At)
+	b = binary.AppendUvarint(b, uint64(e.Action))
+	b = appendText(b, e.Peer)
+	b = appendText(b, e.Agency)
+	return appendText(b, e.Note)
+}
+
+func decodeEvent(b []byte) (envelope.Event, error) {
+	r := versioned(b)
+	e := envelope.Event{
+		At: r.time(), Action: exchangev1.TraceAction(r.number()), Peer: r.relay(), Agency: r.agency(), Note: r.text(),
+	}
+	return e, r.done("event")
+}
