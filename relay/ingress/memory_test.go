@@ -28,6 +28,7 @@ type memory struct {
 	inboxes   map[routing.AgencyCode][]envelope.InboxEntry
 	changed   map[routing.AgencyCode]chan struct{}
 	settled   []envelope.Settlement
+	asked     int // settlements asked for
 	sequence  uint64
 	// failCommit, where set, is what every commit answers.
 	failCommit error
@@ -153,6 +154,7 @@ func (m *memory) Settle(_ context.Context, batch []envelope.Settlement) (int, er
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	settled := 0
+	m.asked += len(batch)
 	for _, s := range batch {
 		before := len(m.inboxes[s.Agency])
 		m.inboxes[s.Agency] = slices.DeleteFunc(m.inboxes[s.Agency], func(e envelope.InboxEntry) bool { return e.ID == s.ID })

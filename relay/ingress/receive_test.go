@@ -124,6 +124,26 @@ func TestReceiveByLanesAndAgainUntilConfirmed(t *testing.T) {
 	}
 }
 
+// Nobody settles what is not in their inbox, and where this relay is the
+// ingress itself there is nobody to report to.
+func TestConfirmOwnInboxOnly(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	accepted := m.mustSend("bac", "agency/G22", document("G22", "1", nil, "H26", "H29"))
+	for _, test := range []struct {
+		who       string
+		confirmed uint32
+		asked     int
+	}{{"agency/G22", 0, 0}, {"agency/G09", 0, 0}, {"agency/H26", 1, 1}} {
+		response, err := m.relays["bac"].agency.Confirm(as(t.Context(), test.who), &exchangev1.ConfirmRequest{EnvelopeIds: [][]byte{accepted.GetReceipt().GetEnvelopeId()}})
+		if asked := m.relays["bac"].spool.asked; err != nil || response.GetConfirmed() != test.confirmed || asked != test.asked {
+			t.Errorf("%s: got %v, %v, %d settlements, want %d confirmed, %d settlements", test.who, response, err, asked, test.confirmed, test.asked)
+		}
+	}
+	if s := m.relays["bac"].spool.settled[0]; s.Report != nil || s.Agency != "H26" || !s.At.Equal(noon) {
+		t.Errorf("settlement: got %+v, want one of H26 without a report", s)
+	}
+}
+
 // More than a page, and a lane that fills up while another is being read.
 func TestReceivePages(t *testing.T) {
 	m := newMesh(t, ingress.Limits{})
@@ -279,7 +299,9 @@ func TestHomeSideIsForRelaysAndItsOwnAgencies(t *testing.T) {
 		{"relay/nam", "", exchangev1.ErrorReason_ERROR_REASON_NOT_HOME},
 	} {
 		t.Run(test.who+" for "+test.code, func(t *testing.T) {
-			peer, ctx := m.relays["bac"].peer, as(t.Context(), test.who)
+			ctx, cancel := context.WithTimeout(as(t.Context(), test.who), 10*time.Second)
+			defer cancel()
+			peer := m.relays["bac"].peer
 			receive, err := peer.ProxyReceive(ctx, &relayv1.ProxyReceiveRequest{Request: &exchangev1.ReceiveRequest{AgencyCode: test.code}})
 			if err == nil {
 				_, err = receive.Recv()

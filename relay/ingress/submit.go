@@ -239,6 +239,9 @@ func (s *Service) expiry(now time.Time, header *exchangev1.Header) (time.Time, [
 // cut turns the end of a stream before the commit into its refusal. Where the
 // line broke, or the sender gave up, nobody may be there to read it.
 func cut(err error) error {
+	if refusal := (*envelope.Refusal)(nil); errors.As(err, &refusal) {
+		return err // of a message that came, but made no sense
+	}
 	why := "the stream ended"
 	if !errors.Is(err, io.EOF) {
 		why = "the stream broke: " + status.Convert(err).Message()
