@@ -80,7 +80,7 @@ type Forwarder struct {
 	mu       sync.Mutex
 	stopped  bool
 	outlets  map[outletKey]*outlet
-	sessions sync.WaitGroup // readers of sessions of both sides; Run waits
+	sessions sync.WaitGroup // goroutines of sessions of both sides; Run waits
 }
 
 // New checks the configuration and fills in defaults; it starts nothing.
@@ -129,14 +129,15 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	return nil
 }
 
-// startSession counts a goroutine that Run waits for; false when Run has ended.
-func (f *Forwarder) startSession(run func()) bool {
+// session counts goroutines of a session, for which Run waits until each calls
+// f.sessions.Done; false when Run has ended.
+func (f *Forwarder) session(goroutines int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.stopped {
 		return false
 	}
-	f.sessions.Go(run)
+	f.sessions.Add(goroutines)
 	return true
 }
 

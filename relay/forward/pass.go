@@ -62,10 +62,15 @@ func (f *Forwarder) Pass(stream relayv1.PeerService_PassServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	// Reading is interrupted only by the end of this handler, so it cannot be
-	// waited for here; Run waits.
-	if !f.startSession(func() { in.receive(ctx) }) {
+	// waited for here. Run waits for both.
+	if !f.session(2) {
 		return f.accepting()
 	}
+	defer f.sessions.Done()
+	go func() {
+		defer f.sessions.Done()
+		in.receive(ctx)
+	}()
 	err = in.serve(ctx)
 	close(in.quit)
 	in.work.Wait() // what came whole is taken and answered

@@ -130,10 +130,14 @@ func (o *outlet) open(ctx context.Context) (*session, error) {
 		cancel(err)
 		return nil, err
 	}
-	if !o.f.startSession(s.read) {
+	if !o.f.session(1) {
 		s.end(context.Canceled)
 		return nil, context.Canceled
 	}
+	go func() {
+		defer o.f.sessions.Done()
+		s.read()
+	}()
 	return s, s.send(&relayv1.PassRequest{Message: &relayv1.PassRequest_Hello{
 		Hello: &relayv1.PassHello{Stream: o.stream(), Version: contractVersion},
 	}})

@@ -259,6 +259,10 @@ func (in *incoming) Commit(context.Context) (*envelope.Record, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if r := m.records[in.c.ID]; r != nil && !in.known {
+		c := *r // another transfer of the same came first
+		return &c, nil
+	}
 	if !in.known {
 		for i, p := range in.c.Parts {
 			if uint64(len(m.partial[in.c.ID][i])) != p.Size {

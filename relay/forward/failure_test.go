@@ -1,0 +1,400 @@
+package forward_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/forward"
+	"github.com/truclienthong/truc/routing"
+)
+
+const (
+	fail             = exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL
+	tooLarge         = exchangev1.ErrorReason_ERROR_REASON_TOO_LARGE
+	diskFull         = exchangev1.ErrorReason_ERROR_REASON_DISK_FULL
+	rateLimited      = exchangev1.ErrorReason_ERROR_REASON_RATE_LIMITED
+	hashMismatch     = exchangev1.ErrorReason_ERROR_REASON_HASH_MISMATCH
+	notServing       = exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING
+	suspended        = exchangev1.ErrorReason_ERROR_REASON_SUSPENDED_RECIPIENT
+	unknownRecipient = exchangev1.ErrorReason_ERROR_REASON_UNKNOWN_RECIPIENT
+	expired          = exchangev1.ErrorReason_ERROR_REASON_EXPIRED
+)
+
+// settledAs proves that the spool holds exactly one settlement: a failure.
+func settledAs(t *testing.T, m *memory, id envelope.ID, agency routing.AgencyCode, reason exchangev1.ErrorReason) envelope.Settlement {
+	t.Helper()
+	list := m.settlements()
+	if len(list) != 1 {
+		t.Fatalf("%d settlements, want 1: %v", len(list), list)
+	}
+	s := list[0]
+	if s.ID != id || s.Agency != agency || s.Transport != fail || s.Reason != reason || s.Note == "" {
+		t.Errorf("settled %s for %s as %s, %s, %q; want %s for %s as fail, %s, with a note",
+			s.ID, s.Agency, s.Transport, s.Reason, s.Note, id, agency, reason)
+	}
+	return s
+}
+
+// A bad envelope stops itself and no other.
+func TestPermanentRefusalStopsOneEnvelope(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		bad := m.nodes[bac].send("bad", atNam)
+		m.nodes[nam].spool.onBegin = func(id envelope.ID) error {
+			if id == bad {
+				return envelope.Refuse(tooLarge, "larger than is taken")
+			}
+			return nil
+		}
+		good := m.nodes[bac].send("good", atNam)
+		m.start()
+		until(t, "queue empty", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		if !m.nodes[nam].has(good, atNam) {
+			t.Error("the good one was not delivered")
+		}
+		if s := settledAs(t, m.nodes[bac].spool, bad, atNam, tooLarge); s.Report != nil {
+			t.Error("a report was written where the ingress itself gave up")
+		}
+	})
+}
+
+// A temporary refusal of one envelope is tried again, longer each time, and the
+// wait is in the spool; the others pass by.
+func TestTemporaryRefusalDefersOneEnvelope(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		var mu sync.Mutex
+		var tries []time.Time
+		slow := m.nodes[bac].send("slow", atNam)
+		m.nodes[nam].spool.onBegin = func(id envelope.ID) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if id != slow {
+				return nil
+			}
+			tries = append(tries, time.Now())
+			if len(tries) <= 6 {
+				return envelope.Refuse(rateLimited, "later")
+			}
+			return nil
+		}
+		other := m.nodes[bac].send("other", atNam)
+		m.start()
+		until(t, "other delivered", func() bool { return m.nodes[nam].has(other, atNam) })
+		if m.nodes[nam].has(slow, atNam) {
+			t.Fatal("the slow one came first")
+		}
+		until(t, "slow delivered", func() bool { return m.nodes[nam].has(slow, atNam) })
+		if got := m.nodes[bac].spool.deferrals(slow); got != 6 {
+			t.Errorf("deferred %d times, want 6", got)
+		}
+		base := 200 * time.Millisecond
+		for i := 1; i < len(tries); i++ {
+			// Half to all of the doubled base, and what an offer takes.
+			if wait, most := tries[i].Sub(tries[i-1]), base<<(i-1); wait < most/2 || wait > most+most/2 {
+				t.Errorf("wait %d was %s, want %s to %s", i, wait, most/2, most)
+			}
+		}
+	})
+}
+
+// The destination answers probes but takes no session: one try at a time, ever
+// more rarely, however long the queue.
+func TestDeadDestinationCostsItsProbe(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		dead := m.nodes[nam]
+		dead.unserved = envelope.Refuse(notServing, "starting")
+		for i := range 300 {
+			m.nodes[bac].send(fmt.Sprint(i), atNam)
+		}
+		m.start()
+		pass(time.Hour)
+		// 200 ms doubled reaches 60 s after 9 tries; then 30 to 60 s each.
+		if got := dead.sessionsOpened(); got < 60 || got > 135 {
+			t.Errorf("%d sessions were tried in an hour, want 60 to 135", got)
+		}
+		before := time.Now()
+		dead.set(func() { dead.unserved = nil })
+		until(t, "all delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		if took := time.Since(before); took > time.Minute+time.Second {
+			t.Errorf("recovery took %s, want at most the longest back-off", took)
+		}
+	})
+}
+
+// A link that is down is not tried at all, and what waits goes as soon as it is
+// up again, not after the back-off.
+func TestLinkUpEndsBackoff(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		m.start()
+		m.nodes[bac].send("first", atNam)
+		until(t, "first delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		m.cutLink(bac, nam)
+		m.nodes[bac].send("second", atNam)
+		pass(time.Hour)
+		if got := m.nodes[nam].sessionsOpened(); got != 1 {
+			t.Errorf("%d sessions, want the first alone", got)
+		}
+		m.mendLink(bac, nam)
+		before := time.Now()
+		until(t, "second delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		if took := time.Since(before); took > 5*time.Second {
+			t.Errorf("it took %s after the link came back, want seconds", took)
+		}
+	})
+}
+
+// A dead destination does not slow another down.
+func TestDeadDestinationStopsOnlyItself(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
+		m.nodes[nam].unserved = errors.New("broken")
+		for i := range 300 {
+			m.nodes[bac].send(fmt.Sprint(i), atNam)
+		}
+		m.start()
+		pass(time.Minute)
+		id := m.nodes[bac].send("other", atTrung)
+		before := time.Now()
+		until(t, "delivered", func() bool { return m.nodes[trung].has(id, atTrung) })
+		if took := time.Since(before); took > time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// A relay that accepts nothing is left alone until it does.
+func TestNotAcceptingIsWaitedFor(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		full := m.nodes[nam]
+		full.accepting = envelope.Refuse(diskFull, "above the watermark")
+		m.start()
+		id := m.nodes[bac].send("1", atNam)
+		pass(10 * time.Minute)
+		if got := full.sessionsOpened(); got != 0 {
+			t.Errorf("%d sessions were opened to a relay that takes nothing", got)
+		}
+		full.set(func() { full.accepting = nil })
+		until(t, "delivered", func() bool { return full.has(id, atNam) })
+	})
+}
+
+// It stops accepting in the middle of a session: the whole destination waits,
+// and no envelope is blamed.
+func TestStopsAcceptingInSession(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		m.start()
+		m.nodes[bac].send("first", atNam)
+		until(t, "first delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		n := m.nodes[nam]
+		n.set(func() { n.accepting = envelope.Refuse(notServing, "draining") })
+		id := m.nodes[bac].send("second", atNam)
+		pass(time.Minute)
+		if got := m.nodes[bac].spool.deferrals(id); got != 0 {
+			t.Errorf("the envelope was deferred %d times, want the destination to wait as a whole", got)
+		}
+		n.set(func() { n.accepting = nil })
+		until(t, "second delivered", func() bool { return n.has(id, atNam) })
+	})
+}
+
+// Damage on the way is tried again; a copy that is damaged for good ends as a
+// failure.
+func TestDamage(t *testing.T) {
+	for name, damaged := range map[string]int{"twice on the way": 2, "always": 1 << 30} {
+		t.Run(name, func(t *testing.T) {
+			inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+				n := 0
+				m.nodes[nam].spool.spoil = func(envelope.ID) bool { n++; return n <= damaged }
+				m.start()
+				id := m.nodes[bac].send("1", atNam)
+				until(t, "queue empty", func() bool { return m.nodes[bac].spool.queued() == 0 })
+				if damaged == 2 {
+					if !m.nodes[nam].has(id, atNam) {
+						t.Error("not delivered")
+					}
+					if got := m.nodes[bac].spool.deferrals(id); got != 2 {
+						t.Errorf("deferred %d times, want 2", got)
+					}
+					return
+				}
+				if m.nodes[nam].has(id, atNam) {
+					t.Error("damaged content was delivered")
+				}
+				settledAs(t, m.nodes[bac].spool, id, atNam, hashMismatch)
+			})
+		})
+	}
+}
+
+// This relay's own copy cannot be read: that envelope waits, others go on.
+func TestUnreadableContentDefers(t *testing.T) {
+	for name, size := range map[string]int{"small": 10, "large": large} {
+		t.Run(name, func(t *testing.T) {
+			inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+				content := bulk(size)
+				id := m.nodes[bac].accept(letter("damaged", 0, content), [][]byte{content}, atNam)
+				mended := make(chan struct{})
+				m.nodes[bac].spool.onRead = func(read envelope.ID) error {
+					select {
+					case <-mended:
+						return nil
+					default:
+						if read == id {
+							return errors.New("checksum differs")
+						}
+						return nil
+					}
+				}
+				m.start()
+				other := m.nodes[bac].send("other", atNam)
+				until(t, "other delivered", func() bool { return m.nodes[nam].has(other, atNam) })
+				until(t, "deferred", func() bool { return m.nodes[bac].spool.deferrals(id) >= 3 })
+				if e, ok := m.nodes[bac].spool.entry(id); !ok || e.LastError == "" {
+					t.Errorf("entry %v, want it queued with its error", e)
+				}
+				close(mended)
+				until(t, "delivered", func() bool { return m.nodes[nam].has(id, atNam) })
+				if got := m.nodes[nam].spool.begun; got != 0 {
+					t.Errorf("%d takings are still open", got)
+				}
+			})
+		})
+	}
+}
+
+func TestSuspendedRecipientFails(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		m.putAgency("H30", nam)
+		id := m.nodes[bac].send("1", atNam, "H30")
+		m.suspend("H30")
+		m.start()
+		until(t, "queue empty", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		if !m.nodes[nam].has(id, atNam) {
+			t.Error("not delivered to the other recipient")
+		}
+		settledAs(t, m.nodes[bac].spool, id, "H30", suspended)
+		if got := m.nodes[bac].spool.handOns(); len(got) != 1 || len(got[0].Agencies) != 1 || got[0].Agencies[0] != atNam {
+			t.Errorf("handed on %v, want for %s alone", got, atNam)
+		}
+	})
+}
+
+// Neither side knows the recipient any more: tried for a while, then failed.
+func TestUnknownRecipientFails(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		m.putAgency("H30", nam)
+		id := m.nodes[bac].send("1", "H30")
+		m.change(removal("H30"))
+		m.start()
+		until(t, "queue empty", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		settledAs(t, m.nodes[bac].spool, id, "H30", unknownRecipient)
+		if got := m.nodes[bac].spool.deferrals(id); got < 5 {
+			t.Errorf("given up after %d tries, want time for a directory that is behind", got)
+		}
+	})
+}
+
+func TestExpiredIsGivenUp(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		m.start()
+		until(t, "link up", func() bool { return m.nodes[bac].forwarder.Reachable(nam) })
+		m.nodes[nam].set(func() { m.nodes[nam].accepting = envelope.Refuse(notServing, "draining") })
+		pass(5 * time.Second)
+		h := letter("1", 0)
+		h.ExpiresAt = timestamppb.New(time.Now().Add(time.Minute))
+		id := m.nodes[bac].accept(h, nil, atNam)
+		pass(time.Minute)
+		m.nodes[nam].set(func() { m.nodes[nam].accepting = nil })
+		until(t, "queue empty", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		settledAs(t, m.nodes[bac].spool, id, atNam, expired)
+		if m.nodes[nam].has(id, atNam) {
+			t.Error("delivered after its lifetime")
+		}
+	})
+}
+
+// A relay on the way gives up, and the ingress learns of it.
+func TestReportReachesIngress(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
+		m.nodes[nam].spool.onBegin = func(envelope.ID) error { return envelope.Refuse(tooLarge, "larger than is taken") }
+		m.start()
+		m.cutLink(bac, nam)
+		id := m.nodes[bac].send("1", atNam)
+		until(t, "reported", func() bool { return len(m.nodes[bac].reports.list()) > 0 })
+		settled := settledAs(t, m.nodes[trung].spool, id, atNam, tooLarge)
+		if settled.Report == nil {
+			t.Fatal("no report was written")
+		}
+		got := m.nodes[bac].reports.list()[0]
+		if got.ID != id || got.Agency != atNam || got.Transport != fail || got.Reason != tooLarge {
+			t.Errorf("reported %+v", got)
+		}
+		until(t, "duty done", func() bool { return m.nodes[trung].spool.queued() == 0 })
+		if n := len(m.nodes[bac].reports.list()); n != 1 {
+			t.Errorf("reported %d times, want once", n)
+		}
+	})
+}
+
+// The ledger cannot take a report now, or never.
+func TestReportRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		cause error
+		gone  bool
+	}{
+		"for now":  {cause: errors.New("disk"), gone: false},
+		"for good": {cause: envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, "unknown"), gone: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
+				m.nodes[nam].spool.onBegin = func(envelope.ID) error { return envelope.Refuse(tooLarge, "larger than is taken") }
+				m.nodes[bac].reports.refuse = c.cause
+				m.start()
+				m.cutLink(bac, nam)
+				m.nodes[bac].send("1", atNam)
+				until(t, "given up", func() bool { return len(m.nodes[trung].spool.settlements()) == 1 })
+				pass(time.Minute)
+				synctest.Wait()
+				if gone := m.nodes[trung].spool.queued() == 0; gone != c.gone {
+					t.Errorf("report left the queue: %t, want %t", gone, c.gone)
+				}
+				m.nodes[bac].reports.mu.Lock()
+				m.nodes[bac].reports.refuse = nil
+				m.nodes[bac].reports.mu.Unlock()
+				if !c.gone {
+					until(t, "reported", func() bool { return len(m.nodes[bac].reports.list()) == 1 })
+				}
+			})
+		})
+	}
+}
+
+// A peer that says nothing is cut off, and what was under way is offered again.
+func TestSilentPeerIsCutOff(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		m.nodes[bac].tune = func(c *forward.Config) { c.AnswerTimeout = 5 * time.Second }
+		var answered atomic.Bool
+		m.nodes[nam].spool.onCommit = func(envelope.ID) {
+			if !answered.Swap(true) {
+				pass(time.Minute)
+			}
+		}
+		m.start()
+		before := time.Now()
+		m.nodes[bac].send("1", atNam)
+		until(t, "handed on", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		if took := time.Since(before); took > 15*time.Second {
+			t.Errorf("it took %s, want little more than the silence allowed", took)
+		}
+		if got := m.nodes[nam].sessionsOpened(); got != 2 {
+			t.Errorf("%d sessions, want 2", got)
+		}
+	})
+}
