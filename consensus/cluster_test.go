@@ -26,16 +26,16 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // ledger is the replicated state of the tests: lists of words by key. A command
-// is "append KEY WORD" or "set KEY WORD"; its result is the list after it.
+// is "append KEY WORD" or "set KEY WORD"; its result is the list after it. "hold
+// KEY WORD" waits for hold before it does the same as set.
 type ledger struct {
-	mu      sync.Mutex
-	lists   map[string][]string
-	applied int
-	changed chan struct{}
+	mu    sync.Mutex
+	lists map[string][]string
+	hold  chan struct{}
 }
 
 func newLedger() *ledger {
-	return &ledger{lists: map[string][]string{}, changed: make(chan struct{})}
+	return &ledger{lists: map[string][]string{}}
 }
 
 func (l *ledger) Apply(command []byte) ([]byte, error) {
@@ -43,24 +43,20 @@ func (l *ledger) Apply(command []byte) ([]byte, error) {
 	if len(f) != 3 {
 		return nil, fmt.Errorf("not understood: %q", command)
 	}
+	if f[0] == "hold" {
+		<-l.hold
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch f[0] {
 	case "append":
 		l.lists[f[1]] = append(slices.Clip(l.lists[f[1]]), f[2])
-	case "set":
+	case "set", "hold":
 		l.lists[f[1]] = []string{f[2]}
 	default:
 		return nil, fmt.Errorf("not understood: %q", command)
 	}
-	l.applied++
-	l.ring()
 	return []byte(strings.Join(l.lists[f[1]], ",")), nil
-}
-
-func (l *ledger) ring() {
-	close(l.changed)
-	l.changed = make(chan struct{})
 }
 
 type image []byte
@@ -85,7 +81,6 @@ func (l *ledger) Restore(r io.Reader) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lists = lists
-	l.ring()
 	return nil
 }
 
@@ -93,25 +88,6 @@ func (l *ledger) get(key string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Join(l.lists[key], ",")
-}
-
-// wait blocks until cond holds, looking at each change.
-func (l *ledger) wait(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	for {
-		l.mu.Lock()
-		changed := l.changed
-		l.mu.Unlock()
-		if cond() {
-			return
-		}
-		select {
-		case <-changed:
-		case <-deadline:
-			t.Fatalf("%s: not reached", what)
-		}
-	}
 }
 
 // eventually looks at a condition that nothing announces.
@@ -158,7 +134,7 @@ func newCluster(t *testing.T, voters int, tune func(*consensus.Config)) *cluster
 	t.Helper()
 	c := &cluster{
 		t: t, tune: tune, members: map[string]*member{},
-		net: &network{cut: map[[2]string]bool{}, conns: map[*link]struct{}{}, relay: map[string]string{}, grpc: map[string]string{}},
+		net: newNetwork(),
 	}
 	for i := range voters {
 		m := c.place(string(rune('a' + i)))
@@ -185,7 +161,7 @@ func (c *cluster) place(id string) *member {
 	m := &member{c: c, id: id, address: listener.Addr().String(), dir: c.t.TempDir(), listener: listener}
 	c.members[id] = m
 	c.net.mu.Lock()
-	c.net.relay[m.address] = id
+	c.net.relay[m.address], c.net.raft[m.address] = id, true
 	c.net.mu.Unlock()
 	return m
 }
@@ -257,8 +233,11 @@ func (m *member) start() *member {
 
 func (m *member) dialPeer(_ context.Context, id, address string) (grpc.ClientConnInterface, error) {
 	m.c.net.mu.Lock()
-	front, known := m.c.net.grpc[id], m.c.net.relay[address] == id
+	front, known, hangs := m.c.net.grpc[id], m.c.net.relay[address] == id, m.c.net.hang[id]
 	m.c.net.mu.Unlock()
+	if hangs {
+		return hung{}, nil
+	}
 	if !known {
 		return nil, fmt.Errorf("%s is not at %s", id, address)
 	}

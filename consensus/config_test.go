@@ -18,6 +18,7 @@ import (
 )
 
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	good := consensus.Config{
 		ID: "a", Address: "127.0.0.1:1", Dir: t.TempDir(), StateMachine: newLedger(),
 		Voters: []consensus.Peer{{ID: "a", Address: "127.0.0.1:1"}, {ID: "b", Address: "127.0.0.1:2"}},
@@ -58,6 +59,7 @@ func TestConfig(t *testing.T) {
 }
 
 func TestRunOnce(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, nil)
 	m := c.leader()
 	if err := m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "called before") {
@@ -78,6 +80,7 @@ func TestRunOnce(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	reader := sdkmetric.NewManualReader()
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
 	c := newCluster(t, 2, func(cfg *consensus.Config) {

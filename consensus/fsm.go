@@ -42,7 +42,6 @@ func (f *fsm) Apply(l *raft.Log) any {
 // Raft would not count the entry as applied, and refuse to make a snapshot
 // until the next write.
 func (f *fsm) StoreConfiguration(index uint64, _ raft.Configuration) {
-	f.machine.pass(index)
 	f.configuration.Store(index)
 	if err := f.mark.write(index); err != nil {
 		f.stop(err)

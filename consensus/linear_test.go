@@ -50,6 +50,7 @@ var appendList = porcupine.Model{
 // TestLinearizable: writers and barrier readers on every relay while the leader
 // is cut off, stopped and asked to hand over.
 func TestLinearizable(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	c := newCluster(t, 3, nil)

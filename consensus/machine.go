@@ -90,16 +90,6 @@ func (m *machine) applyEntry(index uint64, data []byte) outcome {
 	return outcome{Result: Result{Index: index, Value: value}}
 }
 
-// pass notes that an entry which is not for the state machine is behind it.
-func (m *machine) pass(index uint64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.failed == nil && index > m.applied {
-		m.applied = index
-		m.advanced.ring()
-	}
-}
-
 // view returns the state as it is now, not touched by what comes later.
 func (m *machine) view() (*view, error) {
 	m.mu.Lock()

@@ -3,6 +3,7 @@ package consensus_test
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -28,6 +29,7 @@ func roles(m *member) string {
 }
 
 func TestMembershipGrowsAndShrinks(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	leader := c.leader()
 	asked := c.others(leader)[0] // a follower takes every change
@@ -65,6 +67,7 @@ func TestMembershipGrowsAndShrinks(t *testing.T) {
 }
 
 func TestMembershipRefusals(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, func(cfg *consensus.Config) { cfg.ProposeTimeout = 1500 * time.Millisecond })
 	a := c.leader()
 	b := c.place("b").start()
@@ -106,6 +109,7 @@ func TestMembershipRefusals(t *testing.T) {
 }
 
 func TestLeaderLeaves(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	for _, tc := range []struct {
 		name string
@@ -136,6 +140,7 @@ func TestLeaderLeaves(t *testing.T) {
 }
 
 func TestLeadershipIsTransferred(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	for range 3 {
 		old := c.leader()
@@ -157,6 +162,7 @@ func TestLeadershipIsTransferred(t *testing.T) {
 
 // TestHandOverAtStop: the others need not wait for the election timeout.
 func TestHandOverAtStop(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, func(cfg *consensus.Config) {
 		cfg.HeartbeatTimeout = 300 * time.Millisecond
 	})
@@ -178,6 +184,7 @@ func TestHandOverAtStop(t *testing.T) {
 }
 
 func TestMembersShowLag(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	var lines []string
 	c := newCluster(t, 3, func(cfg *consensus.Config) {
@@ -194,40 +201,35 @@ func TestMembersShowLag(t *testing.T) {
 			return slices.Contains(lines, line)
 		}
 	}
+	seen := func(of *member) consensus.Member {
+		members, _ := leader.Members()
+		return members[slices.IndexFunc(members, func(m consensus.Member) bool { return m.ID == of.id })]
+	}
+	leader.write("append k x")
+	eventually(t, "an answer", func() bool { return seen(away).Known && seen(away).Lag == 0 })
 	c.net.isolate([]string{away.id}, others)
 	for range 5 {
 		leader.write("append k x")
 	}
 	eventually(t, "the alarm", said("WARN a follower lags "+away.id))
-	members, _ := leader.Members()
-	for _, m := range members {
-		switch {
-		case !m.Known:
-			t.Errorf("%s: nothing is known", m.ID)
-		case m.ID == away.id && (m.Lag < 5 || m.LastContact < 100*time.Millisecond):
-			t.Errorf("away: lag %d, last contact %s", m.Lag, m.LastContact)
-		case m.ID == leader.id && (m.Lag != 0 || m.LastContact != 0):
-			t.Errorf("leader: lag %d, last contact %s", m.Lag, m.LastContact)
-		}
+	eventually(t, "lag and silence", func() bool {
+		m := seen(away)
+		return m.Known && m.Lag >= 5 && m.LastContact > 100*time.Millisecond
+	})
+	if m := seen(leader); !m.Known || m.Lag != 0 || m.LastContact != 0 {
+		t.Errorf("leader: %+v", m)
 	}
 	c.net.heal()
 	eventually(t, "the end of the alarm", said("INFO the follower is back "+away.id))
-	eventually(t, "no lag", func() bool {
-		members, _ := leader.Members()
-		for _, m := range members {
-			if m.Lag != 0 {
-				return false
-			}
-		}
-		return true
-	})
-	seen, _ := away.Members()
-	for _, m := range seen {
+	eventually(t, "no lag", func() bool { return seen(away).Lag == 0 })
+	members, _ := away.Members()
+	for _, m := range members {
 		check(t, "a follower knows no lag", m.Known, false)
 	}
 }
 
 func TestWithoutLeader(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, func(cfg *consensus.Config) { cfg.ProposeTimeout = 700 * time.Millisecond })
 	m := c.leader()
 	m.write("set k x")
@@ -254,4 +256,30 @@ func TestWithoutLeader(t *testing.T) {
 		})
 	}
 	check(t, "local reads go on", m.ledger.get("k"), "x")
+}
+
+// TestStopBesideASilentMember: what waits for a member that never answers must
+// not hold up the end.
+func TestStopBesideASilentMember(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil) // StreamTimeout is 5 s
+	m := c.leader()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, "listen", err)
+	defer silent.Close()
+	c.net.mu.Lock()
+	c.net.relay[silent.Addr().String()] = "s"
+	c.net.mu.Unlock()
+	_, err = m.AddNonvoter(t.Context(), "s", silent.Addr().String())
+	must(t, "add", err)
+	conn, err := silent.Accept()
+	must(t, "accept", err)
+	defer conn.Close()
+	_, err = conn.Read(make([]byte, 1))
+	must(t, "the leader speaks", err)
+	start := time.Now()
+	must(t, "stop", m.halt())
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("it took %s to stop", took)
+	}
 }

@@ -6,21 +6,35 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 )
 
 // network is the loopback with links that can be cut.
 type network struct {
 	mu    sync.Mutex
-	cut   map[[2]string]bool
+	cut   map[[2]string]bool // pairs without any link
+	mute  map[string]bool    // relays without Raft; they can still be asked
+	hang  map[string]bool    // relays that take requests and never answer
 	conns map[*link]struct{}
 	relay map[string]string // address, Raft or gRPC, to relay id
+	raft  map[string]bool   // addresses of Raft
 	grpc  map[string]string // relay id to gRPC address
+}
+
+func newNetwork() *network {
+	return &network{
+		cut: map[[2]string]bool{}, mute: map[string]bool{}, hang: map[string]bool{}, conns: map[*link]struct{}{},
+		relay: map[string]string{}, raft: map[string]bool{}, grpc: map[string]string{},
+	}
 }
 
 type link struct {
 	net.Conn
 	n        *network
 	from, to string
+	raft     bool
 }
 
 func (l *link) Close() error {
@@ -33,7 +47,8 @@ func (l *link) Close() error {
 func (n *network) dial(ctx context.Context, from, address string) (net.Conn, error) {
 	n.mu.Lock()
 	to := n.relay[address]
-	severed := n.cut[[2]string{from, to}] || n.cut[[2]string{to, from}]
+	l := &link{n: n, from: from, to: to, raft: n.raft[address]}
+	severed := n.severed(l)
 	n.mu.Unlock()
 	if severed {
 		return nil, fmt.Errorf("link %s-%s is cut", from, to)
@@ -42,7 +57,7 @@ func (n *network) dial(ctx context.Context, from, address string) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	l := &link{Conn: conn, n: n, from: from, to: to}
+	l.Conn = conn
 	n.mu.Lock()
 	n.conns[l] = struct{}{}
 	n.mu.Unlock()
@@ -58,8 +73,24 @@ func (n *network) isolate(side, other []string) {
 			n.cut[[2]string{a, b}] = true
 		}
 	}
+	n.closeSevered()
+}
+
+// silence cuts a relay off from Raft only.
+func (n *network) silence(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mute[id] = true
+	n.closeSevered()
+}
+
+func (n *network) severed(l *link) bool {
+	return n.cut[[2]string{l.from, l.to}] || n.cut[[2]string{l.to, l.from}] || l.raft && (n.mute[l.from] || n.mute[l.to])
+}
+
+func (n *network) closeSevered() {
 	for l := range n.conns {
-		if n.cut[[2]string{l.from, l.to}] || n.cut[[2]string{l.to, l.from}] {
+		if n.severed(l) {
 			l.Conn.Close()
 		}
 	}
@@ -69,6 +100,21 @@ func (n *network) heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.cut)
+	clear(n.mute)
+	clear(n.hang)
+}
+
+// hung is a connection to a relay that does not answer.
+type hung struct{}
+
+func (hung) Invoke(ctx context.Context, _ string, _, _ any, _ ...grpc.CallOption) error {
+	<-ctx.Done()
+	return status.FromContextError(ctx.Err()).Err()
+}
+
+func (hung) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	<-ctx.Done()
+	return nil, status.FromContextError(ctx.Err()).Err()
 }
 
 // layer is a plain stream layer.

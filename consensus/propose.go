@@ -151,14 +151,27 @@ type leaderCall struct {
 }
 
 // onLeader asks the leader, whoever it is, again and again until it gives a
-// definite answer or ctx ends.
+// definite answer, ctx ends or this node stops.
 func (n *Node) onLeader(ctx context.Context, call leaderCall) error {
 	var handed bool // a leader had the request and may have done it
 	var last error
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		select {
+		case <-n.stopping:
+			if handed {
+				return &noLeader{handed: true, cause: errNotRunning}
+			}
+			return errNotRunning
+		default:
+		}
+		if err := ctx.Err(); err != nil {
+			if last != nil && !errors.Is(last, err) {
+				err = fmt.Errorf("%w (last answer: %v)", err, last)
+			}
+			return &noLeader{handed: handed, cause: err}
+		}
 		changed := n.leaderChanged.listen()
-		id, address := n.leader()
-		switch id {
+		switch id, address := n.leader(); id {
 		case "":
 		case n.cfg.ID:
 			err := call.here(ctx)
@@ -185,19 +198,7 @@ func (n *Node) onLeader(ctx context.Context, call leaderCall) error {
 		case <-changed:
 		case <-timer.C:
 		case <-n.stopping:
-			timer.Stop()
-			if handed {
-				return &noLeader{handed: true, cause: errNotRunning}
-			}
-			return errNotRunning
 		case <-ctx.Done():
-			timer.Stop()
-			if last == nil || errors.Is(last, ctx.Err()) {
-				last = ctx.Err()
-			} else {
-				last = fmt.Errorf("%w (last answer: %v)", ctx.Err(), last)
-			}
-			return &noLeader{handed: handed, cause: last}
 		}
 		timer.Stop()
 	}

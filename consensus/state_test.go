@@ -1,7 +1,6 @@
 package consensus_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +22,7 @@ import (
 )
 
 func TestCatchUpBySnapshot(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, func(cfg *consensus.Config) { cfg.TrailingLogs = 1 })
 	leader := c.leader()
 	id := newID()
@@ -62,6 +63,7 @@ func TestCatchUpBySnapshot(t *testing.T) {
 }
 
 func TestSnapshotByItself(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, func(cfg *consensus.Config) {
 		cfg.SnapshotInterval, cfg.SnapshotThreshold, cfg.TrailingLogs = 10*time.Millisecond, 10, 2
 	})
@@ -80,6 +82,7 @@ func TestSnapshotByItself(t *testing.T) {
 // TestStartAlone: Raft itself would show the last snapshot until a leader says
 // what is committed; a relay whose neighbours are all down needs what it had.
 func TestStartAlone(t *testing.T) {
+	t.Parallel()
 	for _, snapshot := range []bool{false, true} {
 		t.Run(fmt.Sprintf("snapshot=%v", snapshot), func(t *testing.T) {
 			c := newCluster(t, 3, nil)
@@ -115,122 +118,28 @@ func TestStartAlone(t *testing.T) {
 	}
 }
 
-func TestBackupAndRestore(t *testing.T) {
-	from := newCluster(t, 1, nil)
-	id := newID()
-	_, err := from.members["a"].Propose(t.Context(), id, []byte("append k kept"))
-	must(t, "write", err)
-	for range 12 { // so that the backup's index is above the other log's
-		from.members["a"].write("set other x")
-	}
-	backup := from.members["a"].backup()
-	must(t, "stop", from.members["a"].halt())
-
-	c := newCluster(t, 3, func(cfg *consensus.Config) {
-		cfg.Verify = func(r io.Reader) error { return newLedger().Restore(r) }
+// TestNothingIsAppliedTwice: after a start Raft hands in again what was loaded
+// from disk, and request ids do not tell what they no longer remember.
+func TestNothingIsAppliedTwice(t *testing.T) {
+	t.Parallel()
+	var days atomic.Int64
+	c := newCluster(t, 1, func(cfg *consensus.Config) {
+		cfg.Clock = func() time.Time { return time.Unix(0, 0).AddDate(0, 0, int(days.Add(2))) }
 	})
-	leader := c.leader()
-	leader.write("append k gone")
-	asked := c.others(leader)[0]
-	for range 2 { // into a log that is shorter than the backup's, then longer
-		index, err := asked.Restore(t.Context(), bytes.NewReader(backup))
-		must(t, "restore", err)
-		check(t, "asked has it", asked.ledger.get("k"), "kept")
-		if index < 12 {
-			t.Errorf("index %d", index)
-		}
-		for _, m := range c.members {
-			check(t, m.id+" after a barrier", m.read("k"), "kept")
-			r, err := m.Propose(t.Context(), id, []byte("append k kept"))
-			must(t, "request of the other mesh again", err)
-			check(t, "repeat", r.Repeat, true)
-		}
-		check(t, "members stay", roles(leader), "ABC")
-		for range 15 {
-			asked.write("append k more")
-		}
-	}
-	for _, m := range c.members {
-		must(t, "stop", m.halt())
-	}
-	want := "kept" + strings.Repeat(",more", 15)
-	for _, m := range c.members {
-		m.start()
-	}
-	for _, m := range c.members {
-		check(t, m.id+" after a restart", m.read("k"), want)
-	}
-}
-
-func TestDamagedBackupIsRefused(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *consensus.Config) {
-		cfg.Verify = func(r io.Reader) error {
-			b, err := io.ReadAll(r)
-			if err == nil && !bytes.HasPrefix(b, []byte("{")) {
-				err = errors.New("not a ledger")
-			}
-			return err
-		}
-	})
-	leader := c.leader()
-	leader.write("set k now")
-	leader.write("set l " + strings.Repeat("x", 300_000)) // more than one piece
-	good := leader.backup()
-	damage := map[string][]byte{
-		"empty":                     nil,
-		"something else":            []byte("this is a text file, and not a short one either"),
-		"one byte short":            good[:len(good)-1],
-		"half":                      good[:len(good)/2],
-		"one byte more":             append(slices.Clone(good), 0),
-		"newer format":              slices.Concat(good[:8], []byte{0, 0, 0, 2}, good[12:]),
-		"two of them":               slices.Concat(good, good),
-		"state is not what it must": alienBackup(t),
-	}
-	for _, at := range []int{0, 13, 20, 40, len(good) / 3, len(good) / 2, len(good) - 20, len(good) - 1} {
-		b := slices.Clone(good)
-		b[at] ^= 0x10
-		damage[fmt.Sprintf("bit at %d", at)] = b
-	}
-	asked := c.others(leader)[0]
-	for name, b := range damage {
-		_, err := asked.Restore(t.Context(), bytes.NewReader(b))
-		if err == nil {
-			t.Fatalf("%s: taken", name)
-		}
-		wantStatus(t, err, codes.DataLoss, "DAMAGED")
-	}
-	for _, m := range c.members {
-		check(t, "nothing changed at "+m.id, m.read("k"), "now")
-	}
-	left, err := filepath.Glob(filepath.Join(asked.dir, "restore-*"))
-	check(t, "files left behind", len(left), 0)
-	must(t, "glob", err)
-	_, err = asked.Restore(t.Context(), bytes.NewReader(good))
-	must(t, "the good one", err)
-}
-
-// alienBackup is whole, and of a state machine that is not ours.
-func alienBackup(t *testing.T) []byte {
-	c := newCluster(t, 1, func(cfg *consensus.Config) { cfg.StateMachine = alien{} })
-	return c.leader().backup()
-}
-
-// TestRestoreThatCannotBeTakenOverStopsTheNode: where nothing verified the
-// backup before. Raft would panic.
-func TestRestoreThatCannotBeTakenOverStopsTheNode(t *testing.T) {
-	c := newCluster(t, 1, nil)
 	m := c.leader()
-	if _, err := m.Restore(t.Context(), bytes.NewReader(alienBackup(t))); err == nil {
-		t.Error("Restore says it is done")
+	for i := range 3 {
+		m.write(fmt.Sprintf("append k %d", i))
 	}
-	err := <-m.ended
-	m.ended <- err
-	if err == nil || !strings.Contains(err.Error(), "take over a snapshot") {
-		t.Fatalf("Run returned %v", err)
-	}
+	must(t, "stop", m.halt())
+	m.start()
+	<-m.Ready()
+	check(t, "loaded", m.ledger.get("k"), "0,1,2")
+	m.write("append k 3")
+	check(t, "after a write", m.ledger.get("k"), "0,1,2,3")
 }
 
 func TestQuorumLossAndRecover(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	left := c.others(c.leader())[0]
 	id := newID()
@@ -291,6 +200,7 @@ func nonvoters(peers []consensus.Peer) []consensus.Peer {
 }
 
 func TestReadPeers(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		text string
 		want []consensus.Peer
@@ -316,6 +226,7 @@ func TestReadPeers(t *testing.T) {
 
 // TestWhatCannotBeAppliedStopsTheNode writes an entry as another release would.
 func TestWhatCannotBeAppliedStopsTheNode(t *testing.T) {
+	t.Parallel()
 	id := newID()
 	entry := func(e *directoryv1.LogEntry) []byte {
 		b, err := proto.Marshal(e)
@@ -367,6 +278,7 @@ func TestWhatCannotBeAppliedStopsTheNode(t *testing.T) {
 }
 
 func TestDamagedSnapshotStopsTheStart(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, nil)
 	m := c.leader()
 	m.write("set k x")

@@ -18,6 +18,7 @@ import (
 )
 
 func TestEveryRelayTakesWrites(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	for _, id := range []string{"a", "b", "c"} {
 		r := c.members[id].write("append k " + id)
@@ -49,6 +50,7 @@ func TestEveryRelayTakesWrites(t *testing.T) {
 }
 
 func TestRequestIsAppliedOnce(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	id := newID()
 	first, err := c.members["a"].Propose(t.Context(), id, []byte("append k x"))
@@ -76,6 +78,7 @@ func TestRequestIsAppliedOnce(t *testing.T) {
 }
 
 func TestRequestIsForgottenByTheTimesInTheLog(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	now := time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 	move := func(d time.Duration) {
@@ -90,24 +93,27 @@ func TestRequestIsForgottenByTheTimesInTheLog(t *testing.T) {
 			return now
 		}
 	})
-	m, id := c.members["a"], newID()
-	propose := func(want bool) {
+	m, one, two := c.members["a"], newID(), newID()
+	propose := func(id [16]byte, want bool) {
 		t.Helper()
 		r, err := m.Propose(t.Context(), id, []byte("append k x"))
 		must(t, "propose", err)
 		check(t, "repeat", r.Repeat, want)
 	}
-	propose(false)
+	propose(one, false)
 	move(23 * time.Hour)
-	propose(true)
-	move(-40 * time.Hour) // a clock that is behind forgets nothing and remembers nothing longer
-	propose(true)
-	move(42 * time.Hour)
-	propose(false)
-	check(t, "state", m.ledger.get("k"), "x,x")
+	propose(one, true)
+	move(-22 * time.Hour) // a clock that is behind: time in the log stands still
+	propose(two, false)
+	propose(one, true)
+	move(25 * time.Hour)
+	propose(two, true) // three hours old by the log, 25 by that clock
+	propose(one, false)
+	check(t, "state", m.ledger.get("k"), "x,x,x")
 }
 
 func TestWritesThatCannotBe(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, nil)
 	for name, tc := range map[string]struct {
 		command []byte
@@ -144,6 +150,7 @@ func wantStatus(t *testing.T, err error, code codes.Code, reason string) {
 // TestLeaderStopsUnderWrites: writers on every relay; a write that ended with an
 // unknown outcome is handed in again elsewhere with the same request id.
 func TestLeaderStopsUnderWrites(t *testing.T) {
+	t.Parallel()
 	const writers, each = 6, 25
 	c := newCluster(t, 5, nil)
 	c.leader()
@@ -208,6 +215,7 @@ func TestLeaderStopsUnderWrites(t *testing.T) {
 }
 
 func TestLeaderIsCutOff(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	old := c.leader()
 	old.write("append k before")
@@ -250,6 +258,7 @@ func TestLeaderIsCutOff(t *testing.T) {
 // TestNonvotersAreNoMajority: a leader that only non-voters still follow must
 // not call its state current. Raft's own VerifyLeader would.
 func TestNonvotersAreNoMajority(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	c.leader()
 	old := c.members["a"]
@@ -283,4 +292,90 @@ func TestNonvotersAreNoMajority(t *testing.T) {
 	}
 	c.net.heal()
 	check(t, "after the cut", old.read("k"), "new")
+}
+
+// TestBarrierWaitsForTheLocalCopy: it is no use to know the index and not to
+// wait for it.
+func TestBarrierWaitsForTheLocalCopy(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	leader := c.leader()
+	leader.write("set k old")
+	behind := c.others(leader)[0]
+	check(t, "before", behind.read("k"), "old")
+	c.net.silence(behind.id)
+	leader.write("set k new")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := behind.ReadBarrier(ctx); err == nil {
+		t.Fatalf("%q is called current", behind.ledger.get("k"))
+	}
+	c.net.heal()
+	check(t, "after", behind.read("k"), "new")
+}
+
+// TestLeaderHangs: a leader that takes a request and never answers is not
+// waited for once there is another.
+func TestLeaderHangs(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	old := c.leader()
+	asked := c.others(old)[0]
+	c.net.mu.Lock()
+	c.net.hang[old.id] = true
+	c.net.mu.Unlock()
+	written := make(chan error, 1)
+	go func() {
+		_, err := asked.Propose(t.Context(), newID(), []byte("append k x"))
+		written <- err
+	}()
+	start := time.Now()
+	must(t, "stop", old.halt())
+	must(t, "write", <-written)
+	if took := time.Since(start); took > 5*time.Second { // ProposeTimeout is 10 s
+		t.Errorf("the write waited for %s", took)
+	}
+	check(t, "state", asked.read("k"), "x")
+}
+
+// TestStopAnswersWhatRaftHolds: Raft forgets, when it is shut down, entries that
+// are committed and wait to be applied; whoever proposed them would wait for
+// ever.
+func TestStopAnswersWhatRaftHolds(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	m := c.leader()
+	m.write("append k 0")
+	release := make(chan struct{})
+	m.ledger.hold = release
+	const writers = 20
+	before := m.Status().CommitIndex
+	answers := make(chan error, writers+1)
+	propose := func(command string) {
+		_, err := m.Propose(context.Background(), newID(), []byte(command))
+		answers <- err
+	}
+	go propose("hold k 1")
+	for i := range writers {
+		eventually(t, "commit", func() bool { return m.Status().CommitIndex >= before+1+uint64(i) })
+		go propose("append k x")
+	}
+	eventually(t, "commit", func() bool { return m.Status().CommitIndex >= before+1+writers })
+	m.cancel()
+	eventually(t, "no more writes are taken", func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := m.Propose(ctx, newID(), []byte("append k late"))
+		return status.Code(err) == codes.Unavailable && !errors.Is(err, consensus.ErrNoLeader)
+	})
+	close(release)
+	for range writers + 1 {
+		select {
+		case err := <-answers:
+			must(t, "a committed write", err)
+		case <-time.After(3 * time.Second):
+			t.Fatal("a committed write is not answered")
+		}
+	}
+	must(t, "stop", m.halt())
 }
