@@ -1,0 +1,107 @@
+package relay
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/routing"
+	"github.com/truclienthong/truc/tls"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+)
+
+// access is who may call which service. What does not stand here may not be
+// called by anyone.
+var access = map[string][]tls.Kind{
+	exchangev1.ExchangeService_ServiceDesc.ServiceName:     {tls.KindAgency, tls.KindGateway},
+	relayv1.PeerService_ServiceDesc.ServiceName:            {tls.KindRelay},
+	directoryv1.ReplicationService_ServiceDesc.ServiceName: {tls.KindRelay},
+	adminv1.RaftService_ServiceDesc.ServiceName:            {tls.KindOperator},
+	adminv1.DirectoryService_ServiceDesc.ServiceName:       {tls.KindOperator},
+	adminv1.CustodyService_ServiceDesc.ServiceName:         {tls.KindOperator},
+	healthv1.Health_ServiceDesc.ServiceName:                {tls.KindAgency, tls.KindGateway, tls.KindRelay, tls.KindOperator},
+	reflectionv1.ServerReflection_ServiceDesc.ServiceName:  {tls.KindAgency, tls.KindGateway, tls.KindOperator},
+	// Deprecated, and still the only one that older tools speak.
+	reflectionv1alpha.ServerReflection_ServiceDesc.ServiceName: {tls.KindAgency, tls.KindGateway, tls.KindOperator},
+}
+
+// permit refuses a call that the table does not allow. Whether an agency may
+// do what it asks is decided by the service.
+func (r *Relay) permit(ctx context.Context, method string) error {
+	identity, ok := tls.FromContext(ctx)
+	if !ok {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_IDENTITY,
+			"the connection carries no identity of the mesh; call with a certificate that names one")
+	}
+	service := serviceOf(method)
+	kinds := access[service]
+	if !slices.Contains(kinds, identity.Kind) {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
+			"%s may not call %s, which is for %s; use the right certificate", identity, service, names(kinds))
+	}
+	switch identity.Kind {
+	case tls.KindRelay:
+		return r.permitRelay(identity, service)
+	case tls.KindOperator:
+		return r.permitDomain(identity)
+	}
+	return nil
+}
+
+// permitRelay holds a relay against the directory. A relay registers itself by
+// way of ReplicationService, so that one alone is open to relays that the
+// directory does not have yet.
+func (r *Relay) permitRelay(identity tls.Identity, service string) error {
+	if err := r.permitDomain(identity); err != nil {
+		return err
+	}
+	if service == healthv1.Health_ServiceDesc.ServiceName {
+		return nil
+	}
+	entry, ok := r.config.Directory.View().Relay(routing.RelayID(identity.Name))
+	switch entry.GetState() {
+	case directoryv1.RelayState_RELAY_STATE_RETIRED, directoryv1.RelayState_RELAY_STATE_LOST:
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
+			"relay %s was taken out of the mesh; it has to come back under another id", identity.Name)
+	}
+	if !ok && service != directoryv1.ReplicationService_ServiceDesc.ServiceName {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
+			"relay %s is not in the directory of relay %s (yet)", identity.Name, r.config.ID)
+	}
+	return nil
+}
+
+// permitDomain refuses relays and operators that an authority of another trust
+// domain vouches for: such an authority is believed about its agencies, not
+// about who runs this mesh.
+func (r *Relay) permitDomain(identity tls.Identity) error {
+	if own := r.config.Endpoint.Identity().TrustDomain; identity.TrustDomain != own {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
+			"%s is not of trust domain %s", identity, own)
+	}
+	return nil
+}
+
+// serviceOf returns the service of a method "/service/method".
+func serviceOf(method string) string {
+	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	return service
+}
+
+func names(kinds []tls.Kind) string {
+	if len(kinds) == 0 {
+		return "nobody"
+	}
+	var all []string
+	for _, kind := range kinds {
+		all = append(all, kind.String())
+	}
+	return strings.Join(all, ", ")
+}

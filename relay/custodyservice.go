@@ -1,0 +1,44 @@
+package relay
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/ledger"
+	"github.com/truclienthong/truc/relay/spool"
+)
+
+// custodyService is what operators ask about envelopes and about this relay.
+type custodyService struct {
+	adminv1.UnimplementedCustodyServiceServer
+	relay  *Relay
+	ledger *ledger.Ledger
+	spool  *spool.Spool
+}
+
+var _ adminv1.CustodyServiceServer = (*custodyService)(nil)
+
+// Trace finds one envelope anywhere in the mesh.
+func (c *custodyService) Trace(ctx context.Context, req *adminv1.TraceRequest) (*adminv1.TraceResponse, error) {
+	return c.ledger.Trace(ctx, req)
+}
+
+// Health tells how this relay is; it answers also while it does not serve.
+func (c *custodyService) Health(context.Context, *adminv1.HealthRequest) (*adminv1.HealthResponse, error) {
+	config := &c.relay.config
+	reasons := c.relay.unready(config.Directory.View())
+	stats := c.spool.Stats()
+	return &adminv1.HealthResponse{
+		Relay:     &exchangev1.RelayInfo{Id: string(config.ID), Region: config.Region, Address: config.Address, Reachable: true},
+		Serving:   len(reasons) == 0,
+		Reason:    strings.Join(reasons, "; "),
+		Version:   config.Version,
+		StartedAt: timestamppb.New(c.relay.startedAt),
+		InCustody: uint64(max(stats.Envelopes, 0)),
+		StoreSize: uint64(max(stats.JournalBytes+stats.IndexBytes, 0)),
+	}, nil
+}

@@ -1,0 +1,163 @@
+// Package relay is one node of the mesh. It joins the parts, each of which can
+// be read alone: ingress (what agencies call), forward (what relays call on one
+// another), ledger (what became of an envelope), over the spool (custody) and
+// the directory, which it is given.
+//
+// It promises:
+//   - Default deny: every call carries a verified identity, and is served only
+//     when the table in access.go lets that kind of identity call the service.
+//   - Fail closed: when the spool fails to write or sync, the relay reports not
+//     serving, answers no further call, and Run returns the error.
+//   - /readyz says whether envelopes are accepted here, and if not, why.
+//   - Trouble with the directory stops directory changes only: look-ups are in
+//     the copy of this relay, and nothing on the path of an envelope waits for
+//     a leader.
+//
+// It does not replicate the directory and does not accept connections: Config
+// is given a Directory and a listener of connections that have done their
+// handshake, so that the node of a test and the node of a data centre differ
+// only in what cmd/relayd puts there.
+//
+// Invariant: nothing is served before the spool has been replayed, and the
+// spool is the last to close.
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+	"google.golang.org/grpc"
+
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/forward"
+	"github.com/truclienthong/truc/relay/spool"
+	"github.com/truclienthong/truc/routing"
+	"github.com/truclienthong/truc/tls"
+)
+
+// Config is everything a relay is made of. Fields without a comment on a
+// default are required.
+type Config struct {
+	// ID is that of the relay's certificate.
+	ID routing.RelayID
+	// Region is for people and for connectors that choose the nearest relay.
+	Region string
+	// Address is the host:port that agencies and peers dial.
+	Address string
+	// Version of the program, told to operators; may be empty.
+	Version string
+
+	// Directory is this node's replica.
+	Directory Directory
+	// Endpoint is this relay's end of secured channels, made with NewTrust of
+	// the same directory. Its Run is the caller's business.
+	Endpoint *tls.Endpoint
+	// Listener gives connections that have done their handshake:
+	// Endpoint.Mux(...).GRPC(). Run closes it.
+	Listener net.Listener
+	// HTTPListener serves /healthz, /readyz and /metrics; nil: not served. Run
+	// closes it. Whoever reaches it is not asked who they are.
+	HTTPListener net.Listener
+	// Metrics answers /metrics; nil: not found.
+	Metrics http.Handler
+	// Services are served beside the relay's own: the raft admin commands, the
+	// replication of the directory. Access to them is in access.go too.
+	Services []func(grpc.ServiceRegistrar)
+
+	// Spool says where and how custody is kept. Self, Clock, Logger and Meter
+	// are filled in by the relay.
+	Spool spool.Config
+	// Forward tunes the handing on; zero fields take its defaults, and all that
+	// it is joined to is filled in by the relay.
+	Forward forward.Config
+	// Limits bound headers, parts and recipients; zero fields take the defaults.
+	Limits envelope.Limits
+	// Lifetime of an envelope whose sender names no end; 30 days.
+	Lifetime time.Duration
+	// StreamsPerAgency is how many Receive streams one agency may hold here; 16.
+	StreamsPerAgency int
+	// CallsPerConnection is how many calls one connection may have open; 1,024.
+	CallsPerConnection uint32
+	// StopTimeout bounds how long calls under way are waited for; 10 s.
+	StopTimeout time.Duration
+
+	// Clock is the time of receipts and expiry; nil: time.Now.
+	Clock func() time.Time
+	// Logger and the providers may be nil; then nothing is told.
+	Logger  *slog.Logger
+	Meters  metric.MeterProvider
+	Tracers trace.TracerProvider
+}
+
+// Relay is one node of the mesh.
+type Relay struct {
+	config    Config
+	state     *state
+	startedAt time.Time
+}
+
+// New checks the configuration; it opens and starts nothing.
+func New(c Config) (*Relay, error) {
+	if err := c.complete(); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	return &Relay{config: c, state: newState(), startedAt: c.Clock()}, nil
+}
+
+func (c *Config) complete() error {
+	var problems []error
+	if _, err := routing.ParseRelayID(string(c.ID)); err != nil {
+		problems = append(problems, err)
+	}
+	if _, _, err := net.SplitHostPort(c.Address); err != nil {
+		problems = append(problems, fmt.Errorf("address %q is no host:port", c.Address))
+	}
+	for _, need := range []struct {
+		name string
+		set  bool
+	}{
+		{"region", c.Region != ""}, {"directory", c.Directory != nil}, {"endpoint", c.Endpoint != nil},
+		{"listener", c.Listener != nil}, {"spool directory", c.Spool.Dir != ""},
+	} {
+		if !need.set {
+			problems = append(problems, fmt.Errorf("%s is missing", need.name))
+		}
+	}
+	if c.Lifetime < 0 || c.StopTimeout < 0 || c.StreamsPerAgency < 0 {
+		problems = append(problems, errors.New("limits and times must not be negative"))
+	}
+	if len(problems) > 0 {
+		return errors.Join(problems...)
+	}
+	if own := c.Endpoint.Identity(); own.Kind != tls.KindRelay || own.Name != string(c.ID) {
+		return fmt.Errorf("the certificate is that of %s, not of relay %s", own, c.ID)
+	}
+	if c.CallsPerConnection == 0 {
+		c.CallsPerConnection = 1024
+	}
+	if c.StopTimeout == 0 {
+		c.StopTimeout = 10 * time.Second
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Meters == nil {
+		c.Meters = metricnoop.NewMeterProvider()
+	}
+	if c.Tracers == nil {
+		c.Tracers = tracenoop.NewTracerProvider()
+	}
+	c.Limits = c.Limits.OrDefaults()
+	return nil
+}

@@ -1,0 +1,411 @@
+package relay_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay"
+	"github.com/truclienthong/truc/routing"
+	"github.com/truclienthong/truc/tls"
+)
+
+// A document to agencies at home on three relays: accepted at one, in every
+// inbox, its bytes unchanged, confirmed, and the sender sees it.
+func TestDocumentTravelsToEveryHome(t *testing.T) {
+	m := newMesh(t)
+	for _, id := range []string{"bac", "trung", "nam"} {
+		m.start(id, nil)
+	}
+	m.serving("bac", "trung", "nam")
+	for code, home := range map[string]string{"G22": "bac", "H26": "bac", "H48": "trung", "H29": "nam", "H43": "nam"} {
+		m.putAgency(code, home)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	sender := m.agency("bac", "G22")
+	content := strings.Repeat("Cộng hòa xã hội chủ nghĩa Việt Nam\n", 50_000)
+	h := document("G22", "2025/1", content, "H26", "H48", "H29", "H43")
+	accepted, err := submit(ctx, sender, h, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for code, at := range map[string]string{"H26": "bac", "H48": "trung", "H29": "nam", "H43": "bac"} {
+		arrival, got, err := receiveOne(ctx, m.agency(at, code))
+		if err != nil {
+			t.Fatalf("%s at %s: %v", code, at, err)
+		}
+		if got != content || arrival.GetEnvelope().GetHeader().GetDocumentId() != "2025/1" || arrival.GetAgencyCode() != code {
+			t.Errorf("%s: got %d bytes of %s, want %d of 2025/1", code, len(got), arrival.GetEnvelope().GetHeader().GetDocumentId(), len(content))
+		}
+	}
+	track := &exchangev1.TrackRequest{Envelope: &exchangev1.TrackRequest_DocumentId{DocumentId: "2025/1"}}
+	until(t, ctx, "every delivery done", func() (bool, string) {
+		response, err := sender.Track(ctx, track)
+		if err != nil {
+			return false, err.Error()
+		}
+		done := 0
+		for _, d := range response.GetDeliveries() {
+			if d.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE {
+				done++
+			}
+		}
+		return done == 4, fmt.Sprint(response.GetDeliveries())
+	})
+	again, err := submit(ctx, sender, h, content)
+	if err != nil || !again.GetRepeat() || !again.GetReceipt().GetAcceptedAt().AsTime().Equal(accepted.GetReceipt().GetAcceptedAt().AsTime()) {
+		t.Errorf("repeat: got %v, %v, want the original receipt", again, err)
+	}
+	trace, err := adminv1.NewCustodyServiceClient(m.dial("trung", tls.KindOperator, "an")).Trace(ctx, &adminv1.TraceRequest{EnvelopeId: accepted.GetReceipt().GetEnvelopeId()})
+	if err != nil || trace.GetReceipt().GetRelayId() != "bac" || len(trace.GetSilentRelayIds()) != 0 {
+		t.Errorf("trace: got %v, %v", trace, err)
+	}
+}
+
+// until asks again until it holds.
+func until(t *testing.T, ctx context.Context, what string, holds func() (bool, string)) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, state := holds()
+		if ok {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: not in time; last %s", what, state)
+		}
+	}
+}
+
+// Who may call what: each cell is one call with a real certificate.
+func TestAccess(t *testing.T) {
+	m := newMesh(t)
+	m.start("bac", nil)
+	m.serving("bac")
+	m.putAgency("G22", "bac")
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{Relay: &directoryv1.Relay{Id: "nam", Region: "nam", Address: "nam:1"}}}})
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{Relay: &directoryv1.Relay{Id: "lost", Region: "nam", Address: "lost:1"}}}})
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_RetireRelay{RetireRelay: &directoryv1.RetireRelay{RelayId: "lost", Lost: true}}})
+	methods := map[string]string{
+		"exchange":    exchangev1.ExchangeService_Lookup_FullMethodName,
+		"peer":        "/truc.relay.v1.PeerService/Probe",
+		"replication": directoryv1.ReplicationService_ReadIndex_FullMethodName,
+		"directory":   adminv1.DirectoryService_ListRelays_FullMethodName,
+		"custody":     adminv1.CustodyService_Health_FullMethodName,
+		"raft":        adminv1.RaftService_Status_FullMethodName,
+		"health":      healthv1.Health_Check_FullMethodName,
+	}
+	for _, test := range []struct {
+		kind tls.Kind
+		name string
+		may  []string
+	}{
+		{tls.KindAgency, "G22", []string{"exchange", "health"}},
+		{tls.KindGateway, "sss", []string{"exchange", "health"}},
+		{tls.KindRelay, "nam", []string{"peer", "replication", "health"}},
+		{tls.KindRelay, "unknown", []string{"replication", "health"}},
+		{tls.KindRelay, "lost", []string{"health"}},
+		{tls.KindOperator, "an", []string{"directory", "custody", "raft", "health"}},
+	} {
+		conn := m.dial("bac", test.kind, test.name)
+		for service, method := range methods {
+			t.Run(test.kind.String()+" "+test.name+" "+service, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				err := conn.Invoke(ctx, method, new(adminv1.StatusRequest), new(adminv1.StatusRequest))
+				if registered := service != "replication" && service != "raft"; !registered {
+					// Served by others; unknown services are nobody's.
+					if status.Code(err) != codes.Unimplemented {
+						t.Errorf("got %v, want unimplemented", err)
+					}
+					return
+				}
+				wrong := has(err, exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY)
+				if may := slices.Contains(test.may, service); may == wrong {
+					t.Errorf("got %v, want allowed: %t", err, may)
+				}
+				if wrong && (status.Code(err) != codes.PermissionDenied || status.Convert(err).Message() == "") {
+					t.Errorf("got %v, want PermissionDenied with a message", err)
+				}
+			})
+		}
+	}
+}
+
+// raft serves the raft admin commands as badly as can be.
+type raft struct {
+	adminv1.UnimplementedRaftServiceServer
+}
+
+// replication serves nothing.
+type replication struct {
+	directoryv1.UnimplementedReplicationServiceServer
+}
+
+func (raft) Status(context.Context, *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
+	panic("a fault in a service")
+}
+
+func (raft) Members(context.Context, *adminv1.MembersRequest) (*adminv1.MembersResponse, error) {
+	return nil, fmt.Errorf("some /path/on/this/machine")
+}
+
+func withRaft(c *relay.Config) {
+	c.Services = []func(grpc.ServiceRegistrar){func(r grpc.ServiceRegistrar) {
+		adminv1.RegisterRaftServiceServer(r, raft{})
+		directoryv1.RegisterReplicationServiceServer(r, replication{})
+	}}
+}
+
+// Services of others stand under the same rules, and their faults end a call,
+// not the relay.
+func TestServicesOfOthers(t *testing.T) {
+	m := newMesh(t)
+	m.start("bac", withRaft)
+	m.serving("bac")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	operator := adminv1.NewRaftServiceClient(m.dial("bac", tls.KindOperator, "an"))
+	for range 2 {
+		if _, err := operator.Status(ctx, &adminv1.StatusRequest{}); status.Code(err) != codes.Internal {
+			t.Errorf("panic: got %v, want Internal", err)
+		}
+	}
+	if _, err := operator.Members(ctx, &adminv1.MembersRequest{}); status.Code(err) != codes.Unavailable || strings.Contains(err.Error(), "path") {
+		t.Errorf("untyped error: got %v, want Unavailable without the text", err)
+	}
+	for _, test := range []struct {
+		kind tls.Kind
+		name string
+	}{{tls.KindAgency, "G22"}, {tls.KindRelay, "bac"}, {tls.KindGateway, "sss"}} {
+		if _, err := adminv1.NewRaftServiceClient(m.dial("bac", test.kind, test.name)).Status(ctx, &adminv1.StatusRequest{}); !has(err, exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY) {
+			t.Errorf("raft commands as %s: got %v, want WRONG_IDENTITY", test.kind, err)
+		}
+	}
+	// A relay that is not in the directory yet has to be able to get there.
+	_, err := directoryv1.NewReplicationServiceClient(m.dial("bac", tls.KindRelay, "moi")).ReadIndex(ctx, &directoryv1.ReadIndexRequest{})
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("replication for a new relay: got %v, want that it gets to the service", err)
+	}
+}
+
+func TestTextThatIsNotUTF8(t *testing.T) {
+	m := newMesh(t)
+	m.start("bac", nil)
+	m.serving("bac")
+	m.putAgency("G22", "bac")
+	conn := m.dial("bac", tls.KindAgency, "G22")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, test := range []struct {
+		name, field string
+		call        func() error
+	}{
+		{"unary", "search", func() error {
+			request := []byte{4<<3 | 2, 1, 0xff}
+			var answer []byte
+			return conn.Invoke(ctx, exchangev1.ExchangeService_Lookup_FullMethodName, &request, &answer, grpc.ForceCodec(raw{}))
+		}},
+		{"stream", "start.header.parts[1].name", func() error {
+			part := func(name string) []byte {
+				return append([]byte{10<<3 | 2, byte(len(name) + 2), 1<<3 | 2, byte(len(name))}, name...)
+			}
+			header := append(part("một.pdf"), part("\xff")...)
+			start := append([]byte{1<<3 | 2, byte(len(header))}, header...)
+			request := append([]byte{1<<3 | 2, byte(len(start))}, start...)
+			stream, err := conn.NewStream(ctx, &exchangev1.ExchangeService_ServiceDesc.Streams[0], exchangev1.ExchangeService_Submit_FullMethodName, grpc.ForceCodec(raw{}))
+			if err != nil {
+				return err
+			}
+			if err := stream.SendMsg(&request); err != nil {
+				return err
+			}
+			var answer []byte
+			return stream.RecvMsg(&answer)
+		}},
+		{"no message at all", "message", func() error {
+			request := []byte{0xff, 0xff}
+			var answer []byte
+			return conn.Invoke(ctx, exchangev1.ExchangeService_Lookup_FullMethodName, &request, &answer, grpc.ForceCodec(raw{}))
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := test.call()
+			r, ok := asRefusal(err)
+			if !ok || r.Reason != exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD || len(r.Problems) != 1 || r.Problems[0].Field != test.field {
+				t.Errorf("got %v, want INVALID_FIELD at %s", err, test.field)
+			}
+		})
+	}
+}
+
+func TestReadyzTellsTheTruth(t *testing.T) {
+	m := newMesh(t)
+	m.directory.leader(false)
+	m.start("bac", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	unready := func(want string) {
+		t.Helper()
+		until(t, ctx, "not ready: "+want, func() (bool, string) {
+			ready, reasons := m.readyz("bac")
+			return !ready && len(reasons) == 1 && strings.Contains(reasons[0], want), fmt.Sprint(ready, reasons)
+		})
+	}
+	unready("does not have this relay")
+	m.directory.leader(true)
+	m.serving("bac")
+	if ready, reasons := m.readyz("bac"); !ready || len(reasons) != 0 {
+		t.Errorf("registered: got %t %v, want ready", ready, reasons)
+	}
+	m.putAgency("G22", "bac")
+	set := func(state directoryv1.RelayState) {
+		m.change(&directoryv1.Command{Change: &directoryv1.Command_SetRelayState{SetRelayState: &directoryv1.SetRelayState{RelayId: "bac", State: state}}})
+	}
+	set(directoryv1.RelayState_RELAY_STATE_DRAINING)
+	unready("draining")
+	m.awaitHealth("bac", healthv1.HealthCheckResponse_NOT_SERVING)
+	if _, err := submit(ctx, m.agency("bac", "G22"), document("G22", "1", "x", "G22"), "x"); !has(err, exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING) {
+		t.Errorf("submit while draining: got %v, want NOT_SERVING", err)
+	}
+	health, err := adminv1.NewCustodyServiceClient(m.dial("bac", tls.KindOperator, "an")).Health(ctx, &adminv1.HealthRequest{})
+	if err != nil || health.GetServing() || health.GetReason() != "draining" || health.GetVersion() != "test" {
+		t.Errorf("health: got %v, %v, want not serving, draining", health, err)
+	}
+	set(directoryv1.RelayState_RELAY_STATE_ACTIVE)
+	m.serving("bac")
+}
+
+func TestSelfRegistrationFollowsTheConfiguration(t *testing.T) {
+	m := newMesh(t)
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{Relay: &directoryv1.Relay{Id: "bac", Region: "old", Address: "old:1"}}}})
+	n := m.start("bac", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	until(t, ctx, "own entry", func() (bool, string) {
+		entry, _ := m.directory.View().Relay("bac")
+		return entry.GetAddress() == n.address && entry.GetRegion() == "bac", fmt.Sprint(entry)
+	})
+	m.directory.mu.Lock()
+	defer m.directory.mu.Unlock()
+	if last := m.directory.commands[len(m.directory.commands)-1]; last.GetActor() != "spiffe://truc.test/relay/bac" {
+		t.Errorf("actor: got %s, want the relay itself", last.GetActor())
+	}
+}
+
+// What the directory takes away ends what is going on.
+func TestDirectoryCutsLiveStreams(t *testing.T) {
+	m := newMesh(t)
+	m.start("bac", nil)
+	m.serving("bac")
+	m.putAgency("H26", "bac")
+	m.putAgency("H29", "bac")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	open := func(code string) grpc.ServerStreamingClient[exchangev1.ReceiveResponse] {
+		client := m.agency("bac", code)
+		if _, err := submit(ctx, client, document(code, code, "x", code), "x"); err != nil {
+			t.Fatal(err)
+		}
+		stream, err := client.Receive(ctx, &exchangev1.ReceiveRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	suspended, revoked := open("H26"), open("H29")
+	m.suspend("H26", true)
+	if _, err := suspended.Recv(); !has(err, exchangev1.ErrorReason_ERROR_REASON_AGENCY_SUSPENDED) {
+		t.Errorf("suspended: got %v, want AGENCY_SUSPENDED", err)
+	}
+	issued, err := m.authority.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := m.authority.IssuerKeyHash()
+	for _, one := range issued {
+		if one.Identity == "spiffe://truc.test/agency/H29" {
+			serial := serialOf(t, one)
+			m.change(&directoryv1.Command{Change: &directoryv1.Command_RevokeCertificate{RevokeCertificate: &directoryv1.RevokeCertificate{
+				Revocation: &directoryv1.Revocation{Serial: serial, IssuerKeyHash: hash[:], Reason: "lost"}}}})
+		}
+	}
+	if _, err := revoked.Recv(); err == nil || ctx.Err() != nil {
+		t.Errorf("revoked: got %v, want the connection cut", err)
+	}
+}
+
+func TestStopIsGracefulAndBounded(t *testing.T) {
+	m := newMesh(t)
+	n := m.start("bac", nil)
+	m.serving("bac")
+	m.putAgency("H26", "bac")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	client := m.agency("bac", "H26")
+	if _, err := submit(ctx, client, document("H26", "1", "x", "H26"), "x"); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := client.Receive(ctx, &exchangev1.ReceiveRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := n.stop(); err != nil {
+		t.Errorf("stop: got %v, want nil", err)
+	}
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("stop took %s though every call could end", took)
+	}
+	if _, err := stream.Recv(); !has(err, exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING) {
+		t.Errorf("stream: got %v, want NOT_SERVING", err)
+	}
+	// What was accepted is there again, in the same inbox.
+	m.start("bac", nil)
+	m.serving("bac")
+	arrival, content, err := receiveOne(ctx, m.agency("bac", "H26"))
+	if err != nil || content != "x" || arrival.GetEnvelope().GetHeader().GetDocumentId() != "1" {
+		t.Errorf("after the restart: got %v, %q, %v", arrival, content, err)
+	}
+}
+
+func TestNewNamesWhatIsMissing(t *testing.T) {
+	_, err := relay.New(relay.Config{ID: "Bac", Address: "nowhere"})
+	for _, want := range []string{"relay id", "host:port", "region", "directory", "endpoint", "listener", "spool"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want it to name %q", err, want)
+		}
+	}
+	m := newMesh(t)
+	endpoint, err := tls.New(m.files(tls.KindRelay, "nam"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := relay.Config{ID: "bac", Region: "x", Address: "a:1", Directory: m.directory, Endpoint: endpoint, Listener: nothing{}}
+	c.Spool.Dir = t.TempDir()
+	if _, err := relay.New(c); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("certificate of another relay: got %v", err)
+	}
+	_ = routing.RelayID("")
+}
