@@ -125,13 +125,6 @@ func (m *machine) restore(r io.Reader) error {
 	return nil
 }
 
-// failure returns why the machine stopped, or nil.
-func (m *machine) failure() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.failed
-}
-
 // waitApplied waits until index is in the local state.
 func (m *machine) waitApplied(ctx context.Context, stopping <-chan struct{}, index uint64) error {
 	for {

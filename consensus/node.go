@@ -168,8 +168,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 
 	n.setOpen(false)
 	stopping()
-	n.drain()
-	if err == nil {
+	if answered := n.drain(); answered && err == nil {
 		n.handOver(l)
 	}
 	stopRaft()
@@ -184,9 +183,9 @@ func (n *Node) setOpen(open bool) {
 	n.open = open
 }
 
-// drain waits for the requests that Raft has. A disk that hangs could keep one
-// for ever; then Run ends without it.
-func (n *Node) drain() {
+// drain waits for the requests that Raft has, and reports whether all were
+// answered. A disk that hangs could keep one for ever; then Run goes on without.
+func (n *Node) drain() (answered bool) {
 	done := make(chan struct{})
 	go func() {
 		n.inflight.Wait()
@@ -194,8 +193,10 @@ func (n *Node) drain() {
 	}()
 	select {
 	case <-done:
+		return true
 	case <-time.After(n.cfg.StreamTimeout):
 		n.log.Error("requests are still unanswered; stopping without them")
+		return false
 	}
 }
 

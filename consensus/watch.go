@@ -21,7 +21,12 @@ func (n *Node) watch(ctx context.Context, l *live, leadership <-chan bool) error
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			select {
+			case err := <-n.fatal: // both at once: the reason must not get lost
+				return err
+			default:
+				return nil
+			}
 		case err := <-n.fatal:
 			n.log.Error("this relay's directory stops", "error", err)
 			return err
