@@ -129,9 +129,9 @@ func (r *receiver) run(ctx context.Context, client *agency.Client) error {
 		ctx, stop = context.WithTimeoutCause(ctx, r.flags.timeout, errTimeout)
 		defer stop()
 	}
-	if r.flags.waits() {
-		// Waiting for what a mesh may send is one thing, not reaching it
-		// another: the latter is a failure whatever the time.
+	if r.flags.waits() && r.flags.timeout > 0 {
+		// Waiting for what a mesh may send is one thing, not reaching it until
+		// the time is over another: a failure.
 		if _, err := client.Attach(ctx); err != nil {
 			return err
 		}

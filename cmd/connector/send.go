@@ -229,7 +229,7 @@ func send(cmd *cobra.Command, options *cli.Options, client *agency.Client, heade
 		if result.Repeat {
 			how = "had been accepted"
 		}
-		_, err := fmt.Fprintf(w, "%s\n%s by relay %s at %s, on %d relays, for %d recipients\n", result.EnvelopeID,
+		_, err := fmt.Fprintf(w, "%s\n%s by relay %s at %s, copies %d, recipients %d\n", result.EnvelopeID,
 			how, result.Relay, showTime(result.AcceptedAt), result.Copies, result.Recipients)
 		return err
 	})

@@ -148,7 +148,7 @@ func statusCode(code exchangev1.StatusCode) string {
 
 func (t trackResult) write(w io.Writer, out *cli.Output) error {
 	fmt.Fprintf(w, "%s\ndocument %s of %s  %s\n", t.EnvelopeID, cli.OneLine(t.DocumentID), t.Sender, cli.OneLine(t.Subject))
-	fmt.Fprintf(w, "accepted by relay %s at %s; on %d relays, %d recipients, %d bytes\n",
+	fmt.Fprintf(w, "accepted by relay %s at %s, copies %d, recipients %d, bytes %d\n",
 		t.Receipt.Relay, showTime(t.Receipt.AcceptedAt), t.Receipt.Copies, t.Receipt.Recipients, t.Receipt.ContentSize)
 	err := out.Table(func(w io.Writer) error {
 		fmt.Fprint(w, "\nrecipient\thome\ttransport\tstatus\tsince\tnote\n")

@@ -213,7 +213,7 @@ type measurement struct {
 // answer the others get a few times as long as it took; who is slower than
 // that, is not the nearest. It returns the failures.
 func (m *mesh) measure(caller context.Context, relays []*relay) []error {
-	ctx, cancel := context.WithTimeout(caller, m.config.timing.probe)
+	ctx, cancel := context.WithCancel(caller)
 	defer cancel()
 	results := make(chan measurement, len(relays))
 	var probes sync.WaitGroup
@@ -225,12 +225,14 @@ func (m *mesh) measure(caller context.Context, relays []*relay) []error {
 
 	var failures []error
 	var answers []measurement
+	// All have the time of a probe until one has answered.
+	grace := time.AfterFunc(m.config.timing.probe, cancel)
+	defer grace.Stop()
 	for result := range results {
 		switch {
 		case result.err == nil:
 			if len(answers) == 0 {
-				grace := max(3*time.Since(began), 50*time.Millisecond)
-				defer time.AfterFunc(grace, cancel).Stop()
+				grace.Reset(max(3*time.Since(began), 50*time.Millisecond))
 			}
 			answers = append(answers, result)
 		case caller.Err() != nil, len(answers) > 0 && ctx.Err() != nil:
@@ -339,12 +341,21 @@ func noneAnswers(failures []error) error {
 		if !envelope.Temporary(err) {
 			return err
 		}
-		texts = append(texts, err.Error())
+		texts = append(texts, plain(err.Error()))
 	}
 	if len(texts) == 0 {
 		texts = append(texts, "every relay failed just now")
 	}
 	return errors.New("no relay answers: " + strings.Join(texts, "; "))
+}
+
+// plain takes the library's wrapping off the reason of a failed connection.
+func plain(text string) string {
+	before, reason, wrapped := strings.Cut(text, `connection error: desc = "transport: `)
+	if !wrapped {
+		return text
+	}
+	return before + strings.TrimSuffix(reason, `"`)
 }
 
 // failed notes that a relay failed; it is not tried again before a growing

@@ -3,6 +3,7 @@ package agency
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -53,7 +54,12 @@ func (p *patience) failed(ctx context.Context, r *relay, err error) error {
 	if r != nil {
 		attributes = append(attributes, "relay", r.address)
 	}
-	p.client.logger.WarnContext(ctx, "failed, trying again", attributes...)
+	// The first failures are news, the later ones less and less.
+	level := slog.LevelDebug
+	if p.tries&(p.tries-1) == 0 {
+		level = slog.LevelWarn
+	}
+	p.client.logger.Log(ctx, level, "failed, trying again", attributes...)
 
 	refusal, _ := envelope.AsRefusal(err)
 	var wait time.Duration

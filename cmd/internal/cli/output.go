@@ -64,9 +64,18 @@ func (o *Options) Profile() (string, error) {
 func (o *Options) Logger(cmd *cobra.Command) *slog.Logger {
 	level := slog.LevelWarn
 	if o.verbose {
-		level = slog.LevelInfo
+		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{
+		Level: level,
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				// Whoever reads it is there when it happens.
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
 }
 
 // Output writes a command's results.
