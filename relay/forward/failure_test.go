@@ -111,6 +111,8 @@ func TestDeadDestinationCostsItsProbe(t *testing.T) {
 	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
 		dead := m.nodes[nam]
 		dead.unserved = envelope.Refuse(notServing, "starting")
+		m.nodes[bac].tune = func(c *forward.Config) { c.ProbeInterval = 10 * time.Second }
+		dead.tune = m.nodes[bac].tune
 		for i := range 300 {
 			m.nodes[bac].send(fmt.Sprint(i), atNam)
 		}
@@ -138,7 +140,7 @@ func TestLinkUpEndsBackoff(t *testing.T) {
 		until(t, "first delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
 		m.cutLink(bac, nam)
 		m.nodes[bac].send("second", atNam)
-		pass(time.Hour)
+		pass(10 * time.Minute)
 		if got := m.nodes[nam].sessionsOpened(); got != 1 {
 			t.Errorf("%d sessions, want the first alone", got)
 		}
@@ -176,7 +178,7 @@ func TestNotAcceptingIsWaitedFor(t *testing.T) {
 		full.accepting = envelope.Refuse(diskFull, "above the watermark")
 		m.start()
 		id := m.nodes[bac].send("1", atNam)
-		pass(10 * time.Minute)
+		pass(2 * time.Minute)
 		if got := full.sessionsOpened(); got != 0 {
 			t.Errorf("%d sessions were opened to a relay that takes nothing", got)
 		}

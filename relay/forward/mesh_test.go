@@ -89,12 +89,11 @@ type node struct {
 	reports   *reports
 	tune      func(*forward.Config)
 
-	listener  *bufconn.Listener
-	server    *grpc.Server
 	forwarder *forward.Forwarder
 	stop      func()
 
 	mu        sync.Mutex
+	listener  *bufconn.Listener // nil while stopped
 	clients   map[string]*grpc.ClientConn
 	accepting error
 	sessions  int // Pass streams that peers opened
@@ -148,19 +147,19 @@ func (n *node) start() {
 	if n.forwarder, err = forward.New(config); err != nil {
 		n.mesh.t.Fatalf("new %s: %v", n.id, err)
 	}
-	n.listener = bufconn.Listen(64 << 10)
-	n.server = grpc.NewServer()
-	relayv1.RegisterPeerServiceServer(n.server, served{n: n, f: n.forwarder})
+	listener, server, forwarder := bufconn.Listen(64<<10), grpc.NewServer(), n.forwarder
+	relayv1.RegisterPeerServiceServer(server, served{n: n, f: forwarder})
+	n.set(func() { n.listener = listener })
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	server, forwarder := n.server, n.forwarder
-	running.Go(func() { _ = server.Serve(n.listener) })
+	running.Go(func() { _ = server.Serve(listener) })
 	running.Go(func() {
 		if err := forwarder.Run(ctx); err != nil {
 			n.mesh.t.Errorf("run %s: %v", n.id, err)
 		}
 	})
 	n.stop = func() {
+		n.set(func() { n.listener = nil })
 		cancel()
 		server.Stop()
 		running.Wait()
@@ -246,11 +245,12 @@ func (m *mesh) dial(from, to routing.RelayID, as identity) (*grpc.ClientConn, er
 			m.mu.Lock()
 			down := m.cut[link]
 			m.mu.Unlock()
-			n := m.nodes[to]
-			if down || n.stop == nil {
+			var listener *bufconn.Listener
+			m.nodes[to].set(func() { listener = m.nodes[to].listener })
+			if down || listener == nil {
 				return nil, errors.New("cut")
 			}
-			conn, err := n.listener.DialContext(ctx)
+			conn, err := listener.DialContext(ctx)
 			if err != nil {
 				return nil, err
 			}
