@@ -32,27 +32,31 @@ var access = map[string][]tls.Kind{
 	reflectionv1alpha.ServerReflection_ServiceDesc.ServiceName: {tls.KindAgency, tls.KindGateway, tls.KindOperator},
 }
 
-// permit refuses a call that the table does not allow. Whether an agency may
-// do what it asks is decided by the service.
-func (r *Relay) permit(ctx context.Context, method string) error {
+// permit refuses a call that the table does not allow, and counts it until the
+// returned function is called. Whether an agency may do what it asks is decided
+// by the service.
+func (r *Relay) permit(ctx context.Context, method string) (leave func(), err error) {
 	identity, ok := tls.FromContext(ctx)
 	if !ok {
-		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_IDENTITY,
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_IDENTITY,
 			"the connection carries no identity of the mesh; call with a certificate that names one")
 	}
 	service := serviceOf(method)
 	kinds := access[service]
 	if !slices.Contains(kinds, identity.Kind) {
-		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
 			"%s may not call %s, which is for %s; use the right certificate", identity, service, names(kinds))
 	}
 	switch identity.Kind {
 	case tls.KindRelay:
-		return r.permitRelay(identity, service)
+		err = r.permitRelay(identity, service)
 	case tls.KindOperator:
-		return r.permitDomain(identity)
+		err = r.permitDomain(identity)
 	}
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	return r.calls.enter(identity)
 }
 
 // permitRelay holds a relay against the directory. A relay registers itself by
@@ -78,9 +82,9 @@ func (r *Relay) permitRelay(identity tls.Identity, service string) error {
 	return nil
 }
 
-// permitDomain refuses relays and operators that an authority of another trust
-// domain vouches for: such an authority is believed about its agencies, not
-// about who runs this mesh.
+// permitDomain refuses relays and operators of another trust domain, also where
+// the trust file believes its authority: names are unique within a domain only,
+// and the directory names the relays of this one.
 func (r *Relay) permitDomain(identity tls.Identity) error {
 	if own := r.config.Endpoint.Identity().TrustDomain; identity.TrustDomain != own {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,

@@ -97,6 +97,8 @@ type mesh struct {
 	authority *pki.Authority
 	directory *sharedDirectory
 	relays    map[string]*node
+	// believed are further authorities in trust files.
+	believed []byte
 }
 
 type node struct {
@@ -137,7 +139,7 @@ func (m *mesh) filesBy(authority *pki.Authority, kind tls.Kind, name string) tls
 	if err := pki.WriteFiles(c.CertificateFile, certificate, c.KeyFile, key); err != nil {
 		m.t.Fatal(err)
 	}
-	if err := pki.WriteFile(c.TrustFile, append(m.authority.RootPEM(), authority.RootPEM()...), 0o644); err != nil {
+	if err := pki.WriteFile(c.TrustFile, append(m.authority.RootPEM(), m.believed...), 0o644); err != nil {
 		m.t.Fatal(err)
 	}
 	return c

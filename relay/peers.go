@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -24,9 +25,10 @@ import (
 type class uint8
 
 const (
-	urgent class = iota // sessions for urgent envelopes, and probes
-	bulk                // sessions for ordinary ones
-	calls               // what agencies and operators caused
+	urgent    class = iota // sessions for urgent envelopes, and probes
+	bulk                   // sessions for ordinary ones
+	receiving              // inboxes of agencies attached here; these last
+	calls                  // what else agencies and operators caused
 )
 
 // reconnect bounds the pause between tries to reach a peer: one that comes back
@@ -67,13 +69,28 @@ func (p *peers) Conn(relay routing.RelayID, isUrgent bool) (grpc.ClientConnInter
 	return p.conn(peerKey{relay, bulk})
 }
 
-// Peer is the connection for calls on behalf of others.
+// Peer is for calls on behalf of others.
 func (p *peers) Peer(relay routing.RelayID) (relayv1.PeerServiceClient, error) {
-	conn, err := p.conn(peerKey{relay, calls})
+	short, err := p.conn(peerKey{relay, calls})
 	if err != nil {
 		return nil, err
 	}
-	return relayv1.NewPeerServiceClient(conn), nil
+	lasting, err := p.conn(peerKey{relay, receiving})
+	if err != nil {
+		return nil, err
+	}
+	return onBehalf{relayv1.NewPeerServiceClient(short), relayv1.NewPeerServiceClient(lasting)}, nil
+}
+
+// onBehalf keeps the calls that last apart from the others: there may be as
+// many of them as a connection takes.
+type onBehalf struct {
+	relayv1.PeerServiceClient
+	lasting relayv1.PeerServiceClient
+}
+
+func (o onBehalf) ProxyReceive(ctx context.Context, req *relayv1.ProxyReceiveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[relayv1.ProxyReceiveResponse], error) {
+	return o.lasting.ProxyReceive(ctx, req, opts...)
 }
 
 func (p *peers) conn(key peerKey) (*grpc.ClientConn, error) {

@@ -84,7 +84,10 @@ type Config struct {
 	Lifetime time.Duration
 	// StreamsPerAgency is how many Receive streams one agency may hold here; 16.
 	StreamsPerAgency int
-	// CallsPerConnection is how many calls one connection may have open; 1,024.
+	// CallsPerAgency is how many calls one agency may have open here; 256.
+	CallsPerAgency int
+	// CallsPerConnection is how many calls one connection may have open; 32,768:
+	// a gateway receives for as many as 20,000 agencies.
 	CallsPerConnection uint32
 	// StopTimeout bounds how long calls under way are waited for; 10 s.
 	StopTimeout time.Duration
@@ -101,6 +104,7 @@ type Config struct {
 type Relay struct {
 	config    Config
 	state     *state
+	calls     *openCalls
 	startedAt time.Time
 }
 
@@ -109,7 +113,7 @@ func New(c Config) (*Relay, error) {
 	if err := c.complete(); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	return &Relay{config: c, state: newState(), startedAt: c.Clock()}, nil
+	return &Relay{config: c, state: newState(), calls: newOpenCalls(c.CallsPerAgency), startedAt: c.Clock()}, nil
 }
 
 func (c *Config) complete() error {
@@ -131,7 +135,7 @@ func (c *Config) complete() error {
 			problems = append(problems, fmt.Errorf("%s is missing", need.name))
 		}
 	}
-	if c.Lifetime < 0 || c.StopTimeout < 0 || c.StreamsPerAgency < 0 {
+	if c.Lifetime < 0 || c.StopTimeout < 0 || c.StreamsPerAgency < 0 || c.CallsPerAgency < 0 {
 		problems = append(problems, errors.New("limits and times must not be negative"))
 	}
 	if len(problems) > 0 {
@@ -140,8 +144,11 @@ func (c *Config) complete() error {
 	if own := c.Endpoint.Identity(); own.Kind != tls.KindRelay || own.Name != string(c.ID) {
 		return fmt.Errorf("the certificate is that of %s, not of relay %s", own, c.ID)
 	}
+	if c.CallsPerAgency == 0 {
+		c.CallsPerAgency = 256
+	}
 	if c.CallsPerConnection == 0 {
-		c.CallsPerConnection = 1024
+		c.CallsPerConnection = 32_768
 	}
 	if c.StopTimeout == 0 {
 		c.StopTimeout = 10 * time.Second

@@ -3,21 +3,17 @@ package relay_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay"
-	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
 )
 
@@ -89,168 +85,6 @@ func until(t *testing.T, ctx context.Context, what string, holds func() (bool, s
 		case <-ctx.Done():
 			t.Fatalf("%s: not in time; last %s", what, state)
 		}
-	}
-}
-
-// Who may call what: each cell is one call with a real certificate.
-func TestAccess(t *testing.T) {
-	m := newMesh(t)
-	m.start("bac", nil)
-	m.serving("bac")
-	m.putAgency("G22", "bac")
-	m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{Relay: &directoryv1.Relay{Id: "nam", Region: "nam", Address: "nam:1"}}}})
-	m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{Relay: &directoryv1.Relay{Id: "lost", Region: "nam", Address: "lost:1"}}}})
-	m.change(&directoryv1.Command{Change: &directoryv1.Command_RetireRelay{RetireRelay: &directoryv1.RetireRelay{RelayId: "lost", Lost: true}}})
-	methods := map[string]string{
-		"exchange":    exchangev1.ExchangeService_Lookup_FullMethodName,
-		"peer":        "/truc.relay.v1.PeerService/Probe",
-		"replication": directoryv1.ReplicationService_ReadIndex_FullMethodName,
-		"directory":   adminv1.DirectoryService_ListRelays_FullMethodName,
-		"custody":     adminv1.CustodyService_Health_FullMethodName,
-		"raft":        adminv1.RaftService_Status_FullMethodName,
-		"health":      healthv1.Health_Check_FullMethodName,
-	}
-	for _, test := range []struct {
-		kind tls.Kind
-		name string
-		may  []string
-	}{
-		{tls.KindAgency, "G22", []string{"exchange", "health"}},
-		{tls.KindGateway, "sss", []string{"exchange", "health"}},
-		{tls.KindRelay, "nam", []string{"peer", "replication", "health"}},
-		{tls.KindRelay, "unknown", []string{"replication", "health"}},
-		{tls.KindRelay, "lost", []string{"health"}},
-		{tls.KindOperator, "an", []string{"directory", "custody", "raft", "health"}},
-	} {
-		conn := m.dial("bac", test.kind, test.name)
-		for service, method := range methods {
-			t.Run(test.kind.String()+" "+test.name+" "+service, func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				defer cancel()
-				err := conn.Invoke(ctx, method, new(adminv1.StatusRequest), new(adminv1.StatusRequest))
-				if registered := service != "replication" && service != "raft"; !registered {
-					// Served by others; unknown services are nobody's.
-					if status.Code(err) != codes.Unimplemented {
-						t.Errorf("got %v, want unimplemented", err)
-					}
-					return
-				}
-				wrong := has(err, exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY)
-				if may := slices.Contains(test.may, service); may == wrong {
-					t.Errorf("got %v, want allowed: %t", err, may)
-				}
-				if wrong && (status.Code(err) != codes.PermissionDenied || status.Convert(err).Message() == "") {
-					t.Errorf("got %v, want PermissionDenied with a message", err)
-				}
-			})
-		}
-	}
-}
-
-// raft serves the raft admin commands as badly as can be.
-type raft struct {
-	adminv1.UnimplementedRaftServiceServer
-}
-
-// replication serves nothing.
-type replication struct {
-	directoryv1.UnimplementedReplicationServiceServer
-}
-
-func (raft) Status(context.Context, *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
-	panic("a fault in a service")
-}
-
-func (raft) Members(context.Context, *adminv1.MembersRequest) (*adminv1.MembersResponse, error) {
-	return nil, fmt.Errorf("some /path/on/this/machine")
-}
-
-func withRaft(c *relay.Config) {
-	c.Services = []func(grpc.ServiceRegistrar){func(r grpc.ServiceRegistrar) {
-		adminv1.RegisterRaftServiceServer(r, raft{})
-		directoryv1.RegisterReplicationServiceServer(r, replication{})
-	}}
-}
-
-// Services of others stand under the same rules, and their faults end a call,
-// not the relay.
-func TestServicesOfOthers(t *testing.T) {
-	m := newMesh(t)
-	m.start("bac", withRaft)
-	m.serving("bac")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	operator := adminv1.NewRaftServiceClient(m.dial("bac", tls.KindOperator, "an"))
-	for range 2 {
-		if _, err := operator.Status(ctx, &adminv1.StatusRequest{}); status.Code(err) != codes.Internal {
-			t.Errorf("panic: got %v, want Internal", err)
-		}
-	}
-	if _, err := operator.Members(ctx, &adminv1.MembersRequest{}); status.Code(err) != codes.Unavailable || strings.Contains(err.Error(), "path") {
-		t.Errorf("untyped error: got %v, want Unavailable without the text", err)
-	}
-	for _, test := range []struct {
-		kind tls.Kind
-		name string
-	}{{tls.KindAgency, "G22"}, {tls.KindRelay, "bac"}, {tls.KindGateway, "sss"}} {
-		if _, err := adminv1.NewRaftServiceClient(m.dial("bac", test.kind, test.name)).Status(ctx, &adminv1.StatusRequest{}); !has(err, exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY) {
-			t.Errorf("raft commands as %s: got %v, want WRONG_IDENTITY", test.kind, err)
-		}
-	}
-	// A relay that is not in the directory yet has to be able to get there.
-	_, err := directoryv1.NewReplicationServiceClient(m.dial("bac", tls.KindRelay, "moi")).ReadIndex(ctx, &directoryv1.ReadIndexRequest{})
-	if status.Code(err) != codes.Unimplemented {
-		t.Errorf("replication for a new relay: got %v, want that it gets to the service", err)
-	}
-}
-
-func TestTextThatIsNotUTF8(t *testing.T) {
-	m := newMesh(t)
-	m.start("bac", nil)
-	m.serving("bac")
-	m.putAgency("G22", "bac")
-	conn := m.dial("bac", tls.KindAgency, "G22")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	for _, test := range []struct {
-		name, field string
-		call        func() error
-	}{
-		{"unary", "search", func() error {
-			request := []byte{4<<3 | 2, 1, 0xff}
-			var answer []byte
-			return conn.Invoke(ctx, exchangev1.ExchangeService_Lookup_FullMethodName, &request, &answer, grpc.ForceCodec(raw{}))
-		}},
-		{"stream", "start.header.parts[1].name", func() error {
-			part := func(name string) []byte {
-				return append([]byte{10<<3 | 2, byte(len(name) + 2), 1<<3 | 2, byte(len(name))}, name...)
-			}
-			header := append(part("một.pdf"), part("\xff")...)
-			start := append([]byte{1<<3 | 2, byte(len(header))}, header...)
-			request := append([]byte{1<<3 | 2, byte(len(start))}, start...)
-			stream, err := conn.NewStream(ctx, &exchangev1.ExchangeService_ServiceDesc.Streams[0], exchangev1.ExchangeService_Submit_FullMethodName, grpc.ForceCodec(raw{}))
-			if err != nil {
-				return err
-			}
-			if err := stream.SendMsg(&request); err != nil {
-				return err
-			}
-			var answer []byte
-			return stream.RecvMsg(&answer)
-		}},
-		{"no message at all", "message", func() error {
-			request := []byte{0xff, 0xff}
-			var answer []byte
-			return conn.Invoke(ctx, exchangev1.ExchangeService_Lookup_FullMethodName, &request, &answer, grpc.ForceCodec(raw{}))
-		}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			err := test.call()
-			r, ok := asRefusal(err)
-			if !ok || r.Reason != exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD || len(r.Problems) != 1 || r.Problems[0].Field != test.field {
-				t.Errorf("got %v, want INVALID_FIELD at %s", err, test.field)
-			}
-		})
 	}
 }
 
@@ -407,5 +241,4 @@ func TestNewNamesWhatIsMissing(t *testing.T) {
 	if _, err := relay.New(c); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("certificate of another relay: got %v", err)
 	}
-	_ = routing.RelayID("")
 }

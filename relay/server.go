@@ -68,9 +68,11 @@ func (r *Relay) server(parts *parts) *grpc.Server {
 // its wire form.
 func (r *Relay) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 	defer r.recovered(ctx, info.FullMethod, &err)
-	if err := r.permit(ctx, info.FullMethod); err != nil {
+	leave, err := r.permit(ctx, info.FullMethod)
+	if err != nil {
 		return nil, err
 	}
+	defer leave()
 	if err := undecoded(req); err != nil {
 		return nil, err
 	}
@@ -82,9 +84,11 @@ func (r *Relay) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 func (r *Relay) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx := stream.Context()
 	defer r.recovered(ctx, info.FullMethod, &err)
-	if err := r.permit(ctx, info.FullMethod); err != nil {
+	leave, err := r.permit(ctx, info.FullMethod)
+	if err != nil {
 		return err
 	}
+	defer leave()
 	if endless[info.FullMethod] {
 		var release func()
 		ctx, release = r.ending(ctx)
