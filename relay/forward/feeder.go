@@ -195,7 +195,7 @@ func (fd *feeder) hop(ctx context.Context, e envelope.QueueEntry) (hop routing.R
 	}
 	r, err := fd.f.Holdings.Record(e.ID)
 	if err != nil {
-		fd.f.Logger.WarnContext(ctx, "envelope cannot be read", "envelope", e.ID, "error", err)
+		fd.f.Logger.WarnContext(ctx, "envelope cannot be read", "envelope", e.ID.String(), "error", err)
 		return "", time.Time{}, false
 	}
 	return fd.f.hop(fd.d.relay, r.Visited)

@@ -57,7 +57,7 @@ func (f *Forwarder) accepted(ctx context.Context, a *attempt, m *relayv1.OfferAc
 		}
 	}
 	f.telemetry.accepted(ctx, a, m.GetRepeat(), now)
-	f.Logger.DebugContext(ctx, "handed on", "envelope", a.entry.ID, "trace", traceID(ctx), "peer", a.outlet.peer,
+	f.Logger.DebugContext(ctx, "handed on", "envelope", a.entry.ID.String(), "trace", traceID(ctx), "peer", a.outlet.peer,
 		"destination", a.destination.relay, "recipients", len(taken), "refused", len(refused), "repeat", m.GetRepeat())
 	if len(refused) == 0 {
 		return true
@@ -164,7 +164,7 @@ func (f *Forwarder) settle(ctx context.Context, a *attempt, agencies []routing.A
 	if _, err := f.Facts.Settle(ctx, settlements); err != nil {
 		return f.peerFailed(ctx, a, fmt.Errorf("settle: %w", err), 0)
 	}
-	f.Logger.WarnContext(ctx, "given up", "envelope", a.entry.ID, "trace", traceID(ctx),
+	f.Logger.WarnContext(ctx, "given up", "envelope", a.entry.ID.String(), "trace", traceID(ctx),
 		"destination", a.destination.relay, "recipients", len(agencies), "reason", reasonName(reason))
 	return true
 }
@@ -174,7 +174,7 @@ func (f *Forwarder) postpone(ctx context.Context, a *attempt, atLeast time.Durat
 	tries := a.entry.Tries + 1
 	wait := max(f.jitter.after(tries), min(atLeast, f.BackoffCap))
 	f.telemetry.retried(ctx, a, "envelope")
-	f.Logger.WarnContext(ctx, "envelope is tried again later", "envelope", a.entry.ID, "trace", traceID(ctx),
+	f.Logger.WarnContext(ctx, "envelope is tried again later", "envelope", a.entry.ID.String(), "trace", traceID(ctx),
 		"peer", a.outlet.peer, "destination", a.destination.relay, "tries", tries, "wait", wait, "error", cause)
 	err := f.Facts.Defer(ctx, a.entry.ID, a.destination.relay, tries, f.Clock().Add(wait), clip(cause.Error()))
 	if err != nil && ctx.Err() == nil {
@@ -200,7 +200,7 @@ func (f *Forwarder) peerFailed(ctx context.Context, a *attempt, cause error, atL
 		if failures > 1 {
 			level = f.Logger.DebugContext
 		}
-		level(ctx, "destination is tried again later", "envelope", a.entry.ID, "peer", a.outlet.peer,
+		level(ctx, "destination is tried again later", "envelope", a.entry.ID.String(), "peer", a.outlet.peer,
 			"destination", a.destination.relay, "failures", failures, "error", cause)
 	}
 	return false

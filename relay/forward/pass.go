@@ -269,7 +269,7 @@ func (in *intake) refuse(ctx context.Context, offer *relayv1.Offer, cause error)
 		answer.RetryAfter = durationpb.New(refusal.RetryAfter)
 	}
 	in.f.telemetry.took(ctx, in.peer, "refused", refusal.Reason)
-	in.f.Logger.WarnContext(ctx, "offer refused", "envelope", id, "trace", traceID(ctx), "peer", in.peer,
+	in.f.Logger.WarnContext(ctx, "offer refused", "envelope", id.String(), "trace", traceID(ctx), "peer", in.peer,
 		"reason", reasonName(refusal.Reason), "temporary", answer.Temporary, "error", cause)
 	in.send(&relayv1.PassResponse{Message: &relayv1.PassResponse_Refused{Refused: answer}})
 }

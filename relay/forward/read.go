@@ -59,7 +59,7 @@ func (f *Forwarder) Read(req *relayv1.ReadRequest, stream relayv1.PeerService_Re
 	case sendErr != nil:
 		return fmt.Errorf("read %s for %s: %w", id, peer, sendErr)
 	case errors.Is(err, errContent):
-		f.Logger.ErrorContext(stream.Context(), "content cannot be read for a peer", "envelope", id, "peer", peer, "error", err)
+		f.Logger.ErrorContext(stream.Context(), "content cannot be read for a peer", "envelope", id.String(), "peer", peer, "error", err)
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DAMAGED, "part %d of %s cannot be read here; ask another holder", part, id)
 	}
 	return err

@@ -69,7 +69,7 @@ func (fd *feeder) sweepPage(ctx context.Context, page []envelope.QueueEntry, aba
 				_, err = fd.f.rehome(ctx, fd.d.relay, e.ID, e.Onward.Agencies)
 			}
 			if err != nil {
-				fd.f.Logger.ErrorContext(ctx, "duty cannot be rerouted", "envelope", e.ID, "peer", fd.d.relay, "error", err)
+				fd.f.Logger.ErrorContext(ctx, "duty cannot be rerouted", "envelope", e.ID.String(), "peer", fd.d.relay, "error", err)
 			}
 			return nil
 		})
@@ -125,14 +125,14 @@ func (f *Forwarder) rehome(ctx context.Context, destination routing.RelayID, id 
 	if err := f.Facts.Reroute(ctx, fact); err != nil {
 		return stay, fmt.Errorf("reroute %s from %s: %w", id, destination, err)
 	}
-	f.Logger.InfoContext(ctx, "recipients rerouted", "envelope", id, "from", destination, "recipients", len(fact.Agencies))
+	f.Logger.InfoContext(ctx, "recipients rerouted", "envelope", id.String(), "from", destination, "recipients", len(fact.Agencies))
 	return stay, nil
 }
 
 // giveUpReport ends the duty to hand on a report that nobody will take: it has
 // no recipients whose delivery could be settled.
 func (f *Forwarder) giveUpReport(ctx context.Context, destination routing.RelayID, id envelope.ID, why string) error {
-	f.Logger.ErrorContext(ctx, "report is given up", "envelope", id, "peer", destination, "why", why)
+	f.Logger.ErrorContext(ctx, "report is given up", "envelope", id.String(), "peer", destination, "why", why)
 	err := f.Facts.HandOn(ctx, envelope.HandedOn{ID: id, Destination: destination, Peer: f.Self, At: f.Clock()})
 	if err != nil {
 		return fmt.Errorf("give up report %s to %s: %w", id, destination, err)

@@ -45,7 +45,7 @@ func (t *taking) run(ctx context.Context) {
 		outcome = "repeat"
 	}
 	f.telemetry.took(ctx, t.in.peer, outcome, 0)
-	f.Logger.DebugContext(ctx, "taken into custody", "envelope", id, "trace", traceID(ctx), "peer", t.in.peer,
+	f.Logger.DebugContext(ctx, "taken into custody", "envelope", id.String(), "trace", traceID(ctx), "peer", t.in.peer,
 		"destination", t.offer.GetDestinationRelayId(), "repeat", answer.GetRepeat(), "refused", len(answer.GetRefused()))
 	answer.Number = t.offer.GetNumber()
 	t.in.send(&relayv1.PassResponse{Message: &relayv1.PassResponse_Accepted{Accepted: answer}})
