@@ -79,6 +79,8 @@ type mesh struct {
 	ledgers   map[routing.RelayID]*ledger.Ledger
 	// silent relays never answer.
 	silent map[routing.RelayID]bool
+	// lies are answers in place of those of the ledger.
+	lies map[routing.RelayID]*relayv1.InquireResponse
 }
 
 // Peer is the way from any relay to another.
@@ -96,6 +98,9 @@ func (p peer) Inquire(ctx context.Context, req *relayv1.InquireRequest, _ ...grp
 	if p.mesh.silent[p.relay] {
 		<-ctx.Done()
 		return nil, ctx.Err()
+	}
+	if lie := p.mesh.lies[p.relay]; lie != nil {
+		return lie, nil
 	}
 	return p.mesh.ledgers[p.relay].Inquire(ctx, req)
 }
@@ -341,6 +346,25 @@ func TestTraceNamesSilentRelays(t *testing.T) {
 			t.Errorf("unknown, relays silent: got %v, %v, want the silent ones named", other, err)
 		}
 	})
+}
+
+// An answer about another envelope, or about none, is not believed.
+func TestTraceBelievesOnlyWhatGivesTheID(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	truth, err := m.ledgers["nam"].Inquire(t.Context(), &relayv1.InquireRequest{EnvelopeId: id[:]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, header := range map[string][]byte{"of another envelope": {8, 1}, "that is none": {0xff}} {
+		lie := proto.CloneOf(truth)
+		lie.Header = header
+		m.lies = map[routing.RelayID]*relayv1.InquireResponse{"nam": lie}
+		response, err := m.ledgers["bac"].Trace(t.Context(), &adminv1.TraceRequest{EnvelopeId: id[:]})
+		if err != nil || !slices.Equal(response.GetSilentRelayIds(), []string{"nam"}) || statuses(response.GetDeliveries())["H43"] != initial {
+			t.Errorf("header %s: got %v, %v, want nam taken for silent", name, response, err)
+		}
+	}
 }
 
 func TestApply(t *testing.T) {
