@@ -61,6 +61,8 @@ type mesh struct {
 	directory *routing.Directory
 	clock     *clock
 	relays    map[routing.RelayID]*node
+	// adjust, where set, changes the configuration of relays that start.
+	adjust func(*ingress.Config)
 }
 
 type node struct {
@@ -248,7 +250,11 @@ func (m *mesh) start(id routing.RelayID, limits ingress.Limits) {
 	m.t.Helper()
 	n := &node{spool: newMemory(id, m.clock.Now)}
 	var err error
-	if n.service, err = ingress.New(m.config(id, n, limits)); err != nil {
+	c := m.config(id, n, limits)
+	if m.adjust != nil {
+		m.adjust(&c)
+	}
+	if n.service, err = ingress.New(c); err != nil {
 		m.t.Fatal(err)
 	}
 	listener := bufconn.Listen(1 << 20)
