@@ -2,6 +2,7 @@ package spool
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 
@@ -241,7 +242,11 @@ func lanesFrom(after envelope.Position) []envelope.Lane {
 	if after == (envelope.Position{}) {
 		return envelope.LaneOrder[:]
 	}
-	return envelope.LaneOrder[slices.Index(envelope.LaneOrder[:], after.Lane):]
+	lanes := envelope.LaneOrder[slices.Index(envelope.LaneOrder[:], after.Lane):]
+	if after.Sequence == math.MaxUint64 {
+		return lanes[1:] // behind the last of this lane
+	}
+	return lanes
 }
 
 // firstAfter is the first sequence of a lane that is behind a position.
