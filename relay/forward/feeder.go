@@ -72,7 +72,7 @@ func newFeeder(f *Forwarder, d *destination, urgent bool) *feeder {
 
 func (fd *feeder) run(ctx context.Context) {
 	defer fd.work.Wait()
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(fd.f.Rescan)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		// Each channel is taken before what it tells of is read.
@@ -84,7 +84,7 @@ func (fd *feeder) run(ctx context.Context) {
 		fd.collect()
 		next := sooner(fd.sweep(ctx), fd.feed(ctx))
 		next = sooner(next, fd.rescan)
-		timer.Reset(max(next.Sub(fd.f.Clock()), 0))
+		timer.Reset(max(next.Sub(fd.f.Clock()), time.Millisecond))
 
 		select {
 		case <-ctx.Done():

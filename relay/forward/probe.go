@@ -61,15 +61,8 @@ func serves(r *directoryv1.Relay) bool {
 func (f *Forwarder) probe(ctx context.Context, relay routing.RelayID) {
 	defer f.cutOutlets(relay, errLinkDown) // after forget, so that no offer finds the way again
 	defer f.links.forget(relay)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		wait := f.jitter.around(f.ProbeInterval)
+		settled := true
 		answer, roundTrip, err := f.probeOnce(ctx, relay)
 		switch {
 		case ctx.Err() != nil:
@@ -82,13 +75,21 @@ func (f *Forwarder) probe(ctx context.Context, relay routing.RelayID) {
 		default:
 			was := f.links.up(relay)
 			f.links.hear(relay, answer.GetLinks())
-			if !f.links.answered(relay, roundTrip, answer.GetAccepting()) {
-				wait = 0
-			} else if !was {
+			settled = f.links.answered(relay, roundTrip, answer.GetAccepting())
+			if settled && !was {
 				f.Logger.InfoContext(ctx, "link is up", "peer", relay, "round_trip", roundTrip)
 			}
 		}
-		timer.Reset(wait)
+		if !settled {
+			continue // the first answers measure the link, without a pause
+		}
+		pause := time.NewTimer(f.jitter.around(f.ProbeInterval))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
 	}
 }
 
