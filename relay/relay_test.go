@@ -2,7 +2,10 @@ package relay_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +70,44 @@ func TestDocumentTravelsToEveryHome(t *testing.T) {
 	trace, err := adminv1.NewCustodyServiceClient(m.dial("trung", tls.KindOperator, "an")).Trace(ctx, &adminv1.TraceRequest{EnvelopeId: accepted.GetReceipt().GetEnvelopeId()})
 	if err != nil || trace.GetReceipt().GetRelayId() != "bac" || len(trace.GetSilentRelayIds()) != 0 {
 		t.Errorf("trace: got %v, %v", trace, err)
+	}
+}
+
+// The inbox of the real spool, by lanes.
+func TestInboxByLanes(t *testing.T) {
+	m := newMesh(t)
+	m.start("bac", nil)
+	m.serving("bac")
+	m.putAgency("H26", "bac")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	client := m.agency("bac", "H26")
+	for i, priority := range []exchangev1.Priority{0, 1, 4, 0, 3, 2, 0, 3} {
+		h := document("H26", fmt.Sprintf("%d-%d", i, priority), "x", "H26")
+		h.Priority = priority
+		if _, err := submit(ctx, client, h, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		stream, err := client.Receive(ctx, &exchangev1.ReceiveRequest{Drain: true, InlineLimit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for {
+			arrival, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, arrival.GetEnvelope().GetHeader().GetDocumentId())
+		}
+		if want := []string{"4-3", "7-3", "2-4", "5-2", "1-1", "0-0", "3-0", "6-0"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
 	}
 }
 

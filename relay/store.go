@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -79,7 +78,15 @@ func (c contentReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// refusalOf keeps the original in the chain, so that errors.Is still finds it.
+// spoolError is an error of the spool with its refusal.
+type spoolError struct {
+	error
+	refusal *envelope.Refusal
+}
+
+// Unwrap lets both be found, and the wire form of the refusal.
+func (e spoolError) Unwrap() []error { return []error{e.refusal, e.error} }
+
 func refusalOf(err error) error {
 	var reason exchangev1.ErrorReason
 	switch {
@@ -87,10 +94,8 @@ func refusalOf(err error) error {
 		reason = exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND
 	case errors.Is(err, spool.ErrDamaged):
 		reason = exchangev1.ErrorReason_ERROR_REASON_DAMAGED
-	case errors.Is(err, spool.ErrClosed):
-		reason = exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING
 	default:
 		return err
 	}
-	return fmt.Errorf("%w: %w", envelope.Refuse(reason, "spool"), err)
+	return spoolError{error: err, refusal: envelope.Refuse(reason, "%v", err)}
 }
