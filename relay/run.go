@@ -153,7 +153,7 @@ func (r *Relay) open() (_ *parts, err error) {
 	}
 	f := c.Forward
 	f.Self, f.Directory, f.Peers, f.Reports = c.ID, c.Directory, p.peers, p.ledger
-	f.Queues, f.Holdings, f.Facts, f.Begin = store, store, store, store.beginForward
+	f.Queues, f.Inboxes, f.Holdings, f.Facts, f.Begin = store, store, store, store, store.beginForward
 	f.Accepting, f.Clock, f.Logger, f.Meter, f.Tracer = r.accepting, c.Clock, c.Logger, meter, tracer
 	if p.forward, err = forward.New(f); err != nil {
 		return nil, err

@@ -23,6 +23,7 @@ var (
 	_ ledger.Spool     = store{}
 	_ forward.Holdings = store{}
 	_ forward.Queues   = store{}
+	_ forward.Inboxes  = store{}
 	_ forward.Facts    = store{}
 )
 

@@ -41,6 +41,15 @@ type Holdings interface {
 	Content(id envelope.ID, part int, offset uint64) (io.ReadCloser, error)
 }
 
+// Inboxes is the spool's view of what waits for recipients here. All methods
+// may be called at once.
+type Inboxes interface {
+	// InboxAgencies lists agencies whose inbox holds something, behind one of them.
+	InboxAgencies(after routing.AgencyCode, max int) ([]routing.AgencyCode, error)
+	// Inbox lists entries by lane order, then sequence.
+	Inbox(agency routing.AgencyCode, after envelope.Position, max int) ([]envelope.InboxEntry, error)
+}
+
 // Facts records what became of duties. Each is durable on return, except
 // Defer, and harmless when repeated. They are called many at once and share
 // the spool's sync.
@@ -96,6 +105,7 @@ type Config struct {
 	Directory Directory
 	Peers     Peers
 	Queues    Queues
+	Inboxes   Inboxes
 	Holdings  Holdings
 	Facts     Facts
 	Reports   Reports
@@ -157,7 +167,7 @@ func (c *Config) complete() error {
 	if _, err := routing.ParseRelayID(string(c.Self)); err != nil {
 		return fmt.Errorf("own id: %w", err)
 	}
-	if c.Directory == nil || c.Peers == nil || c.Queues == nil || c.Holdings == nil ||
+	if c.Directory == nil || c.Peers == nil || c.Queues == nil || c.Inboxes == nil || c.Holdings == nil ||
 		c.Facts == nil || c.Reports == nil || c.Begin == nil {
 		return errors.New("directory, peers, spool and reports are all needed")
 	}

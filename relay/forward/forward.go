@@ -118,6 +118,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { f.probeAll(ctx) })
 	parts.Go(func() { f.feedAll(ctx) })
+	parts.Go(func() { f.moveInboxes(ctx) })
 	<-ctx.Done()
 
 	f.mu.Lock()

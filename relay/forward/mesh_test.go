@@ -130,7 +130,7 @@ func (m *mesh) stop() {
 func (n *node) start() {
 	n.mesh.t.Helper()
 	config := forward.Config{
-		Self: n.id, Directory: n.directory, Peers: n, Queues: n.spool, Holdings: n.spool, Facts: n.spool,
+		Self: n.id, Directory: n.directory, Peers: n, Queues: n.spool, Inboxes: n.spool, Holdings: n.spool, Facts: n.spool,
 		Reports: n.reports, Begin: n.spool.Begin,
 		Accepting: func() error {
 			n.mu.Lock()

@@ -498,7 +498,7 @@ func TestConfig(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := &node{spool: newMemory(bac), directory: routing.NewDirectory(), reports: new(reports)}
 			c := forward.Config{
-				Self: bac, Directory: n.directory, Peers: n, Queues: n.spool, Holdings: n.spool,
+				Self: bac, Directory: n.directory, Peers: n, Queues: n.spool, Inboxes: n.spool, Holdings: n.spool,
 				Facts: n.spool, Reports: n.reports, Begin: n.spool.Begin,
 			}
 			if _, err := forward.New(c); err != nil {

@@ -249,3 +249,19 @@ func TestLinkHysteresis(t *testing.T) {
 		}
 	})
 }
+
+// An agency moves while an envelope waits in its inbox: the old home hands it
+// to the new one.
+func TestInboxMoves(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
+		m.start()
+		id := m.nodes[bac].send("1", atNam)
+		until(t, "in the inbox", func() bool { return m.nodes[nam].has(id, atNam) })
+		m.move(atNam, trung)
+		until(t, "in the inbox of the new home", func() bool { return m.nodes[trung].has(id, atNam) })
+		until(t, "out of the old inbox", func() bool { return !m.nodes[nam].has(id, atNam) })
+		if n := m.nodes[nam].spool.queued(); n != 0 {
+			t.Errorf("%d duties are left at the old home, want 0", n)
+		}
+	})
+}

@@ -352,6 +352,11 @@ func (m *memory) Reroute(_ context.Context, f envelope.Reroute) error {
 	defer m.mu.Unlock()
 	m.reroutes = append(m.reroutes, f)
 	m.leave(f.ID, f.From, f.Agencies)
+	if f.From == m.self {
+		for _, code := range f.Agencies {
+			m.inboxes[code] = slices.DeleteFunc(m.inboxes[code], func(id envelope.ID) bool { return id == f.ID })
+		}
+	}
 	r := m.records[f.ID]
 	for _, o := range f.Onward {
 		m.enqueue(r, o)
@@ -375,6 +380,30 @@ func (m *memory) Defer(_ context.Context, id envelope.ID, destination routing.Re
 		}
 	}
 	return fmt.Errorf("defer %s: %w", id, errNotFound)
+}
+
+func (m *memory) InboxAgencies(after routing.AgencyCode, limit int) ([]routing.AgencyCode, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var codes []routing.AgencyCode
+	for _, code := range slices.Sorted(maps.Keys(m.inboxes)) {
+		if code > after && len(m.inboxes[code]) > 0 && len(codes) < limit {
+			codes = append(codes, code)
+		}
+	}
+	return codes, nil
+}
+
+func (m *memory) Inbox(code routing.AgencyCode, after envelope.Position, limit int) ([]envelope.InboxEntry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var entries []envelope.InboxEntry
+	for i, id := range m.inboxes[code] {
+		if sequence := uint64(i) + 1; sequence > after.Sequence && len(entries) < limit {
+			entries = append(entries, envelope.InboxEntry{ID: id, Agency: code, Sequence: sequence})
+		}
+	}
+	return entries, nil
 }
 
 // What tests ask.

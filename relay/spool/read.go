@@ -249,6 +249,28 @@ func lanesFrom(after envelope.Position) []envelope.Lane {
 	return lanes
 }
 
+// InboxAgencies lists at most max agencies with something in their inbox here, behind
+// one of them, in an order of their own; it begins with the empty code.
+func (s *Spool) InboxAgencies(after routing.AgencyCode, max int) ([]routing.AgencyCode, error) {
+	v := s.store.View()
+	defer v.Close()
+	it := v.Iterator(index.Inboxes())
+	defer it.Close()
+	var agencies []routing.AgencyCode
+	for behind := after; len(agencies) < max; {
+		if behind != "" {
+			it.Seek(append(index.Inbox(behind), 0xff)) // no lane ranks so low
+		}
+		if !it.Valid() {
+			break
+		}
+		code, _, _ := index.ParsePlace(it.Key())
+		behind = routing.AgencyCode(code)
+		agencies = append(agencies, behind)
+	}
+	return agencies, it.Err()
+}
+
 // firstAfter is the first sequence of a lane that is behind a position.
 func firstAfter(after envelope.Position, lane envelope.Lane) uint64 {
 	if after == (envelope.Position{}) || lane != after.Lane {
