@@ -32,12 +32,13 @@ func (t *tx) applyPutAgency(c *directoryv1.PutAgency) error {
 }
 
 // placeAgency checks a, valid by itself, against the directory, completes it,
-// and stores it if all is well. claimed reports names that are asked for
+// and stores it if all is well and anything is other than before; changed says so.
+// claimed reports names that are asked for
 // elsewhere in the same command; an old form is not derived onto those.
-func (t *tx) placeAgency(p *problems, before *entry, a *directoryv1.Agency, claimed func(name string) bool) {
+func (t *tx) placeAgency(p *problems, before *entry, a *directoryv1.Agency, claimed func(name string) bool) (changed bool) {
 	if before != nil && before.GetCode() != a.GetCode() {
 		p.add(conflict, "code %s is an alias of agency %s", a.GetCode(), before.GetCode())
-		return
+		return false
 	}
 	t.checkParent(p, before, a)
 	for _, alias := range a.GetAliases() {
@@ -49,7 +50,7 @@ func (t *tx) placeAgency(p *problems, before *entry, a *directoryv1.Agency, clai
 	t.checkAssigned(p, "home", a.GetHomeRelayId(), before.message().GetHomeRelayId())
 	t.checkAssigned(p, "standby", a.GetStandbyRelayId(), before.message().GetStandbyRelayId())
 	if p.found() {
-		return
+		return false
 	}
 	if a.HomeRelayId == "" {
 		// A home holds an inbox: a change that says nothing of it leaves it.
@@ -60,15 +61,25 @@ func (t *tx) placeAgency(p *problems, before *entry, a *directoryv1.Agency, clai
 	switch {
 	case a.GetHomeRelayId() == "":
 		p.add(conflict, "no relay is active that could be home of %s: register one first", a.GetCode())
-		return
+		return false
 	case a.GetStandbyRelayId() == a.GetHomeRelayId():
 		p.add(conflict, "standby of %s is its home %s", a.GetCode(), a.GetHomeRelayId())
-		return
+		return false
 	case a.GetStandbyRelayId() == "":
 		a.StandbyRelayId = string(t.keepStandby(before, RelayID(a.GetHomeRelayId())))
 	}
 	t.addOldForm(a, claimed)
+	if before != nil && same(before.Agency, a) {
+		return false
+	}
 	t.storeAgency(before, a)
+	return true
+}
+
+// same compares agencies but for the version of their last change.
+func same(before, a *directoryv1.Agency) bool {
+	a.Version = before.GetVersion()
+	return proto.Equal(before, a)
 }
 
 // checkParent finds the superior, replaces an alias by its code, and refuses a

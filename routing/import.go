@@ -91,11 +91,11 @@ func (t *tx) putAgencies(rows []*directoryv1.Agency) (agencies uint32, err error
 		}
 		if j, later := firstRow[a.GetParentCode()]; later && j > i && t.lookup(a.GetParentCode()) == nil {
 			p.add(conflict, "parent_code: %s comes later, at agencies[%d]; superiors come first", a.GetParentCode(), j)
-		} else {
-			t.placeAgency(&p, before, a, func(name string) bool {
-				by, ok := claims[name]
-				return ok && by != a.GetCode()
-			})
+		} else if t.placeAgency(&p, before, a, func(name string) bool {
+			by, ok := claims[name]
+			return ok && by != a.GetCode()
+		}) {
+			agencies++
 		}
 		failed[a.GetCode()] = p.found()
 		all.row(i, a, &p)
@@ -103,7 +103,7 @@ func (t *tx) putAgencies(rows []*directoryv1.Agency) (agencies uint32, err error
 	if err := all.err(); err != nil {
 		return 0, err
 	}
-	return uint32(len(rows)), nil
+	return agencies, nil
 }
 
 // row adds the faults of one row of an import.

@@ -70,7 +70,7 @@ passed, who has confirmed it, and which relays hold it. Times are Vietnam time.`
 			defer c.Close()
 			r, err := c.Custody.Trace(cmd.Context(), &adminv1.TraceRequest{EnvelopeId: id[:], Local: local})
 			if err != nil {
-				return err
+				return fmt.Errorf("envelope %s: %w", id, err)
 			}
 			t := tracedOf(id, r)
 			return options.Output(cmd).Print(t, func(w io.Writer) error { return t.text(w, options.Output(cmd)) })

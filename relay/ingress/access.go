@@ -47,15 +47,22 @@ func agencyCaller(view routing.View, identity tls.Identity, code, field string, 
 	return active(own)
 }
 
-func gatewayCaller(view routing.View, identity tls.Identity, code, field string) (*directoryv1.Agency, error) {
+func activeGateway(view routing.View, identity tls.Identity) error {
 	gateway, ok := view.Gateway(identity.Name)
 	if !ok {
-		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_GATEWAY_NOT_AUTHORIZED,
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_GATEWAY_NOT_AUTHORIZED,
 			"gateway %s is not in the directory; ask the operator to register it", identity.Name)
 	}
 	if gateway.GetSuspended() {
-		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_AGENCY_SUSPENDED,
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_AGENCY_SUSPENDED,
 			"gateway %s is suspended; ask the operator", identity.Name)
+	}
+	return nil
+}
+
+func gatewayCaller(view routing.View, identity tls.Identity, code, field string) (*directoryv1.Agency, error) {
+	if err := activeGateway(view, identity); err != nil {
+		return nil, err
 	}
 	if code == "" {
 		return nil, refuseField(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, field,

@@ -33,14 +33,12 @@ func (s *Service) Attach(ctx context.Context, req *exchangev1.AttachRequest) (*e
 		MaxChunkSize:  maxChunk,
 		TrustDomain:   s.config.TrustDomain,
 	}
-	if identity, ok := s.config.Caller(ctx); !ok || identity.Kind != tls.KindGateway || req.GetAgencyCode() != "" {
-		agency, err := s.inboxOwner(ctx, view, req.GetAgencyCode())
-		if err != nil {
-			s.metrics.refusal(ctx, "attach", err)
-			return nil, err
-		}
-		response.HomeRelayId = agency.GetHomeRelayId()
+	home, err := s.attachedHome(ctx, view, req.GetAgencyCode())
+	if err != nil {
+		s.metrics.refusal(ctx, "attach", err)
+		return nil, err
 	}
+	response.HomeRelayId = home
 	for _, relay := range view.Relays() {
 		switch relay.GetState() {
 		case directoryv1.RelayState_RELAY_STATE_RETIRED, directoryv1.RelayState_RELAY_STATE_LOST:
@@ -53,6 +51,16 @@ func (s *Service) Attach(ctx context.Context, req *exchangev1.AttachRequest) (*e
 		})
 	}
 	return response, nil
+}
+
+// attachedHome is the home of the agency that attaches; none where a gateway
+// attaches for itself.
+func (s *Service) attachedHome(ctx context.Context, view routing.View, code string) (string, error) {
+	if identity, ok := s.config.Caller(ctx); ok && identity.Kind == tls.KindGateway && code == "" {
+		return "", activeGateway(view, identity)
+	}
+	agency, err := s.inboxOwner(ctx, view, code)
+	return agency.GetHomeRelayId(), err
 }
 
 // Track tells what became of an envelope.
@@ -69,7 +77,12 @@ func (s *Service) Track(ctx context.Context, req *exchangev1.TrackRequest) (*exc
 }
 
 // Lookup finds agencies in the local copy of the directory.
-func (s *Service) Lookup(_ context.Context, req *exchangev1.LookupRequest) (*exchangev1.LookupResponse, error) {
+func (s *Service) Lookup(ctx context.Context, req *exchangev1.LookupRequest) (*exchangev1.LookupResponse, error) {
+	view := s.config.Directory.View()
+	if _, err := s.attachedHome(ctx, view, ""); err != nil {
+		s.metrics.refusal(ctx, "lookup", err)
+		return nil, err
+	}
 	invalid := exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD
 	var problems []envelope.Problem
 	if req.GetPageSize() > maxPage {
@@ -85,7 +98,6 @@ func (s *Service) Lookup(_ context.Context, req *exchangev1.LookupRequest) (*exc
 	if limit == 0 {
 		limit = defaultPage
 	}
-	view := s.config.Directory.View()
 	page, next := view.Agencies(routing.Query{
 		Code: routing.AgencyCode(req.GetCode()), Under: routing.AgencyCode(req.GetUnder()),
 		Tier: routing.Tier(req.GetTier()), Search: req.GetSearch(), Limit: limit, After: req.GetPageToken(),

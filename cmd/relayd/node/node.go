@@ -57,7 +57,7 @@ func New(ctx context.Context, config Config, options Options) (*Node, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{config: config, options: options, logger: options.Logger, state: routing.NewDirectory()}
+	n := &Node{config: config, options: options, logger: options.Logger.With("relay", config.ID), state: routing.NewDirectory()}
 	var err error
 	if n.telemetry, err = newTelemetry(ctx, config, options.Version); err != nil {
 		return nil, err
@@ -73,7 +73,8 @@ func New(ctx context.Context, config Config, options Options) (*Node, error) {
 
 // Run serves until ctx ends or a part fails; only then it returns.
 //
-// Start: ports, channels, Raft, relay. Stop, in the reverse order: the relay
+// Start: ports, channels, Raft, and once Raft has loaded the directory that this
+// relay knew, the relay; it does not wait for a leader. Stop, in the reverse order: the relay
 // stops taking calls, waits for those under way and closes the spool; then
 // Raft; then channels and ports; telemetry last, so that it tells of the stop.
 func (n *Node) Run(ctx context.Context) (err error) {
@@ -140,14 +141,22 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return ended
 	}
 	stop := make(chan struct{})
-	relayEnded := part("relay", stop, node.Run)
+	relayEnded := part("relay", stop, func(ctx context.Context) error {
+		// What this relay knew of the directory when it stopped comes first:
+		// with less it would refuse documents that it can deliver.
+		select {
+		case <-raft.Ready():
+			return node.Run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	raftEnded := part("raft", relayEnded, raft.Run)
 	part("port", raftEnded, mux.Run)
 	part("certificates", raftEnded, n.endpoint.Run)
 	n.logger.Info("relay runs", "address", n.config.Advertise, "http", n.config.HTTP, "version", n.options.Version)
 	select {
 	case <-ctx.Done():
-		n.logger.Info("relay stops")
 	case <-first:
 	}
 	close(stop)
@@ -159,7 +168,7 @@ func (n *Node) newRaft(mux *tls.Mux, peers *peers) (*consensus.Node, error) {
 	config.Stream = stream{Listener: mux.Raft(), endpoint: n.endpoint}
 	config.DialPeer = peers.dial
 	config.HeartbeatTimeout = n.options.Heartbeat
-	config.Logger = n.logger
+	config.Logger = n.options.Logger // it names the relay itself
 	config.Meter = n.telemetry.meters.Meter("consensus")
 	return consensus.New(config)
 }

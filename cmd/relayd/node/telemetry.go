@@ -79,5 +79,5 @@ func NewLogger(c Config, w io.Writer) *slog.Logger {
 	if c.Log.Format == "json" {
 		handler = slog.NewJSONHandler(w, options)
 	}
-	return slog.New(handler).With("relay", c.ID)
+	return slog.New(handler)
 }
