@@ -163,6 +163,65 @@ func TestUrgentOvertakesBulk(t *testing.T) {
 	}
 }
 
+// An envelope that comes in while others wait for a place in the window goes
+// before those of lower lanes.
+func TestLanesInOneSession(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		m.nodes[bac].tune = func(c *forward.Config) { c.Window = 1 }
+		first, free := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		m.nodes[nam].spool.onCommit = func(envelope.ID) {
+			once.Do(func() { close(first); <-free })
+		}
+		lane := func(document string, p exchangev1.Priority) envelope.ID {
+			content := []byte(document)
+			return m.nodes[bac].accept(letter(document, p, content), [][]byte{content}, atNam)
+		}
+		var want []envelope.ID
+		for i := range 3 {
+			want = append(want, lane(fmt.Sprint("khẩn ", i), exchangev1.Priority_PRIORITY_KHAN))
+		}
+		m.start()
+		<-first
+		synctest.Wait()
+		very := lane("thượng khẩn", exchangev1.Priority_PRIORITY_THUONG_KHAN)
+		at := lane("hỏa tốc", exchangev1.Priority_PRIORITY_HOA_TOC)
+		close(free)
+		until(t, "all delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		want = slices.Insert(want, 1, at, very)
+		if got := m.nodes[nam].spool.inbox(atNam); !slices.Equal(got, want) {
+			t.Errorf("arrived in order\n%v, want\n%v", got, want)
+		}
+	})
+}
+
+// The queue is read from its beginning again and again while entries are under
+// way: none is offered twice.
+func TestOneOfferAtATime(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		m.nodes[bac].tune = func(c *forward.Config) { c.Window, c.Rescan = 3, 5*time.Millisecond }
+		var mu sync.Mutex
+		offers := make(map[envelope.ID]int)
+		m.nodes[nam].spool.onBegin = func(id envelope.ID) error {
+			mu.Lock()
+			defer mu.Unlock()
+			offers[id]++
+			return nil
+		}
+		m.nodes[nam].spool.onCommit = func(id envelope.ID) { pass(time.Duration(id[0]) * time.Millisecond / 8) }
+		for i := range 60 {
+			m.nodes[bac].send(fmt.Sprint(i), atNam)
+		}
+		m.start()
+		until(t, "all delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
+		for id, n := range offers {
+			if n != 1 {
+				t.Errorf("%s was offered %d times", id, n)
+			}
+		}
+	})
+}
+
 // In one session, a small envelope goes between the chunks of a large one.
 func TestSmallGoesBetweenChunks(t *testing.T) {
 	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {

@@ -1,8 +1,11 @@
 package forward_test
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/forward"
 	"github.com/truclienthong/truc/routing"
@@ -151,6 +155,111 @@ func TestLinkUpEndsBackoff(t *testing.T) {
 			t.Errorf("it took %s after the link came back, want seconds", took)
 		}
 	})
+}
+
+// The link goes down while the destination is in a long back-off, and comes
+// back: that ends the back-off.
+func TestLinkUpCutsBackoffShort(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		n := m.nodes[nam]
+		n.unserved = errors.New("broken")
+		m.start()
+		id := m.nodes[bac].send("1", atNam)
+		tried := 0
+		until(t, "in a long back-off", func() bool {
+			defer func() { tried = n.sessionsOpened() }()
+			return tried < 12 && n.sessionsOpened() == 12
+		})
+		m.cutLink(bac, nam)
+		pass(6 * time.Second)
+		n.set(func() { n.unserved = nil })
+		m.mendLink(bac, nam)
+		before := time.Now()
+		until(t, "delivered", func() bool { return n.has(id, atNam) })
+		if took := time.Since(before); took > 5*time.Second {
+			t.Errorf("it took %s after the link came back, want seconds", took)
+		}
+	})
+}
+
+// The peer answers neither probes nor offers, and the connection does not
+// break: what is under way is taken back as soon as the link counts as down,
+// and goes another way.
+func TestBlackHoleIsLeft(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
+		m.start()
+		until(t, "links measured", func() bool {
+			return slices.ContainsFunc(m.nodes[bac].forwarder.Links(), func(l routing.Link) bool { return l.From == trung && l.To == nam && l.Up })
+		})
+		hole := make(chan struct{})
+		m.nodes[nam].set(func() {
+			m.nodes[nam].onProbe = func(from routing.RelayID) error {
+				if from == bac {
+					<-hole
+				}
+				return nil
+			}
+		})
+		var stuck atomic.Bool
+		m.nodes[nam].spool.onBegin = func(envelope.ID) error {
+			if !stuck.Swap(true) {
+				<-hole
+			}
+			return nil
+		}
+		before := time.Now()
+		id := m.nodes[bac].send("1", atNam)
+		until(t, "delivered", func() bool { return m.nodes[nam].has(id, atNam) })
+		if took := time.Since(before); took > 20*time.Second {
+			t.Errorf("it took %s, want less than a peer may be silent", took)
+		}
+		if got := m.nodes[trung].spool.commitsOf(id); got != 1 {
+			t.Errorf("%s took custody %d times, want once", trung, got)
+		}
+		close(hole)
+	})
+}
+
+// A peer that mixes up its answers does not get custody.
+func TestReceiptForSomethingElse(t *testing.T) {
+	for name, change := range map[string]func(*exchangev1.Receipt){
+		"another envelope": func(r *exchangev1.Receipt) { r.EnvelopeId = bytes.Repeat([]byte{1}, 16) },
+		"another header":   func(r *exchangev1.Receipt) { r.HeaderSha256 = nil },
+		"another relay":    func(r *exchangev1.Receipt) { r.RelayId = string(trung) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+				m.nodes[nam].onPass = func(stream relayv1.PeerService_PassServer) error {
+					for {
+						request, err := stream.Recv()
+						if err != nil {
+							return nil
+						}
+						offer := request.GetOffer()
+						if offer == nil {
+							continue
+						}
+						sum := sha256.Sum256(offer.GetHeader())
+						receipt := &exchangev1.Receipt{EnvelopeId: offer.GetEnvelopeId(), HeaderSha256: sum[:], RelayId: string(nam)}
+						change(receipt)
+						_ = stream.Send(&relayv1.PassResponse{Message: &relayv1.PassResponse_Accepted{
+							Accepted: &relayv1.OfferAccepted{Number: offer.GetNumber(), Receipt: receipt},
+						}})
+					}
+				}
+				m.start()
+				id := m.nodes[bac].send("1", atNam)
+				until(t, "offered", func() bool { return m.nodes[nam].sessionsOpened() > 0 })
+				pass(time.Minute)
+				if got := m.nodes[bac].spool.handOns(); len(got) > 0 {
+					t.Fatalf("handed on: %v", got)
+				}
+				m.nodes[nam].set(func() { m.nodes[nam].onPass = nil })
+				m.dropConns(bac, nam)
+				until(t, "delivered", func() bool { return m.nodes[nam].has(id, atNam) })
+			})
+		})
+	}
 }
 
 // A dead destination does not slow another down.
@@ -316,8 +425,8 @@ func TestExpiredIsGivenUp(t *testing.T) {
 		m.nodes[nam].set(func() { m.nodes[nam].accepting = nil })
 		until(t, "queue empty", func() bool { return m.nodes[bac].spool.queued() == 0 })
 		settledAs(t, m.nodes[bac].spool, id, atNam, expired)
-		if m.nodes[nam].has(id, atNam) {
-			t.Error("delivered after its lifetime")
+		if got := m.nodes[nam].sessionsOpened(); got != 0 {
+			t.Error("it was offered after its lifetime")
 		}
 	})
 }

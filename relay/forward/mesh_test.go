@@ -98,6 +98,9 @@ type node struct {
 	accepting error
 	sessions  int // Pass streams that peers opened
 	unserved  error
+	// Seams: called instead of the forwarder, or before it.
+	onPass  func(relayv1.PeerService_PassServer) error
+	onProbe func(from routing.RelayID) error
 }
 
 func (m *mesh) add(id routing.RelayID) *node {
@@ -161,7 +164,7 @@ func (n *node) start() {
 	n.stop = func() {
 		n.set(func() { n.listener = nil })
 		cancel()
-		server.Stop()
+		server.GracefulStop() // sessions end by themselves
 		running.Wait()
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -183,15 +186,27 @@ type served struct {
 func (s served) Pass(stream relayv1.PeerService_PassServer) error {
 	s.n.mu.Lock()
 	s.n.sessions++
-	err := s.n.unserved
+	err, instead := s.n.unserved, s.n.onPass
 	s.n.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if instead != nil {
+		return instead(stream)
 	}
 	return s.f.Pass(stream)
 }
 
 func (s served) Probe(ctx context.Context, req *relayv1.ProbeRequest) (*relayv1.ProbeResponse, error) {
+	s.n.mu.Lock()
+	before := s.n.onProbe
+	s.n.mu.Unlock()
+	if before != nil {
+		caller, _ := callerByMetadata(ctx)
+		if err := before(routing.RelayID(caller.Name)); err != nil {
+			return nil, err
+		}
+	}
 	return s.f.Probe(ctx, req)
 }
 

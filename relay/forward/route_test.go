@@ -1,6 +1,7 @@
 package forward_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -85,6 +86,9 @@ func TestNoCircles(t *testing.T) {
 		}
 		if got := m.nodes[bac].spool.commitsOf(id); got != 1 {
 			t.Errorf("%s took custody %d times, want once", bac, got)
+		}
+		if got := m.nodes[trung].spool.deferrals(id); got != 0 {
+			t.Errorf("%s offered it back %d times", trung, got)
 		}
 		m.mendLink(trung, nam)
 		until(t, "delivered", func() bool { return m.nodes[nam].has(id, atNam) })
@@ -232,20 +236,59 @@ func TestReachableAndLinks(t *testing.T) {
 	})
 }
 
-// One lost probe does not turn a link down.
+// Two lost probes in a row do not turn a link down, three do.
 func TestLinkHysteresis(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		m.start()
-		up := func() bool {
-			return slices.ContainsFunc(m.nodes[bac].forwarder.Links(), func(l routing.Link) bool { return l.To == nam && l.Up })
-		}
-		until(t, "up", up)
-		for range 600 {
-			m.dropConns(bac, nam)
-			pass(100 * time.Millisecond)
-			if !up() {
-				t.Fatal("down by a connection that was made again at once")
+	for name, c := range map[string]struct {
+		lost, of int
+		up       bool
+	}{
+		"two of three are lost":  {lost: 2, of: 3, up: true},
+		"three of four are lost": {lost: 3, of: 4, up: false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+				m.start()
+				up := func() bool {
+					return slices.ContainsFunc(m.nodes[bac].forwarder.Links(), func(l routing.Link) bool { return l.To == nam && l.Up })
+				}
+				until(t, "up", up)
+				probes := 0
+				m.nodes[nam].set(func() {
+					m.nodes[nam].onProbe = func(routing.RelayID) error {
+						if probes++; probes%c.of < c.lost {
+							return errors.New("lost")
+						}
+						return nil
+					}
+				})
+				stayed := true
+				for range 60 {
+					pass(time.Second)
+					stayed = stayed && up()
+				}
+				if stayed != c.up {
+					t.Errorf("stayed up: %t, want %t", stayed, c.up)
+				}
+			})
+		})
+	}
+}
+
+// The first probe of the destination is slow: what waits for it does not go by
+// way of the neighbour that answered first.
+func TestWaitsForFirstMeasurement(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
+		m.nodes[nam].onProbe = func(from routing.RelayID) error {
+			if from == bac {
+				pass(time.Second)
 			}
+			return nil
+		}
+		id := m.nodes[bac].send("1", atNam)
+		m.start()
+		until(t, "delivered", func() bool { return m.nodes[nam].has(id, atNam) })
+		if got := m.nodes[trung].spool.envelopes(); len(got) > 0 {
+			t.Errorf("%s has %v", trung, got)
 		}
 	})
 }
