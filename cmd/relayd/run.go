@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"runtime/debug"
+
 	"github.com/spf13/cobra"
 
 	"github.com/truclienthong/truc/cmd/relayd/node"
@@ -25,9 +28,24 @@ lives and whether it serves; /metrics is for Prometheus.`,
 			if err != nil {
 				return err
 			}
+			frugal()
 			return n.Run(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "relay.yaml", "configuration of the relay")
 	return cmd
+}
+
+// garbageShare is how much garbage may gather before it is collected, in per
+// cent of what is in use. Most of what is in use are arenas of the index, which
+// are allocated whole, hold no pointers and are touched little by little: with
+// the runtime's 100 per cent a transfer of 1 GB would leave 100 MB of garbage
+// beside 30 MB of relay, and collecting earlier costs next to nothing.
+const garbageShare = 25
+
+// frugal keeps resident memory small, unless the operator has set GOGC.
+func frugal() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbageShare)
+	}
 }
