@@ -23,7 +23,7 @@ func (f *Forwarder) moveInboxes(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(rest):
+		case <-time.After(max(rest, time.Millisecond)):
 		}
 		select {
 		case <-ctx.Done():
