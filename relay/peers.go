@@ -17,7 +17,6 @@ import (
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/routing"
-	"github.com/truclienthong/truc/tls"
 )
 
 // class separates traffic to one peer onto connections of its own, so that a
@@ -121,7 +120,7 @@ func (p *peers) conn(key peerKey) (*grpc.ClientConn, error) {
 
 func (p *peers) dial(relay routing.RelayID, address string) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(p.config.Endpoint.ClientCredentials(tls.ExpectRelay(string(relay)))),
+		grpc.WithTransportCredentials(p.config.Endpoint.ClientCredentials(p.config.Endpoint.ExpectPeer(string(relay)))),
 		grpc.WithConnectParams(reconnect),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.config.maxMessage())),

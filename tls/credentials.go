@@ -112,8 +112,15 @@ func (c *clientCredentials) Clone() credentials.TransportCredentials { return c 
 func (*clientCredentials) OverrideServerName(string) error { return nil }
 
 // DialRaft connects to the Raft side of a relay's port. expect judges the
-// verified identity; nil: any relay.
+// verified identity besides that it is a relay of our trust domain; nil: any.
 func (e *Endpoint) DialRaft(ctx context.Context, address string, expect func(Identity) error) (net.Conn, error) {
+	member := e.ExpectPeer("")
+	if expect != nil {
+		further := expect
+		expect = func(got Identity) error { return errors.Join(member(got), further(got)) }
+	} else {
+		expect = member
+	}
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("dial raft at %s: %w", address, err)
@@ -205,7 +212,7 @@ func (e *Endpoint) serverHandshake(ctx context.Context, raw net.Conn) (*conn, er
 		switch state.NegotiatedProtocol {
 		case protocolGRPC:
 		case protocolRaft:
-			if err := ExpectKind(KindRelay)(peer.identity); err != nil {
+			if err := e.ExpectPeer("")(peer.identity); err != nil {
 				return fmt.Errorf("peer on the raft protocol: %w", err)
 			}
 		default:

@@ -132,3 +132,22 @@ func ExpectRelay(id string) func(Identity) error {
 		return nil
 	}
 }
+
+// ExpectPeer accepts the relay with this id, or any where it is empty, of our
+// own trust domain. Relays are members of one mesh by their domain: an authority
+// that is believed about another one may name a relay just like ours.
+func (e *Endpoint) ExpectPeer(id string) func(Identity) error {
+	return func(got Identity) error {
+		expect := ExpectKind(KindRelay)
+		if id != "" {
+			expect = ExpectRelay(id)
+		}
+		if err := expect(got); err != nil {
+			return err
+		}
+		if got.TrustDomain != e.trustDomain {
+			return fmt.Errorf("%w: it is %s, expected a relay of trust domain %s", ErrWrongIdentity, got, e.trustDomain)
+		}
+		return nil
+	}
+}

@@ -2,6 +2,7 @@ package tls_test
 
 import (
 	"context"
+	stdtls "crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -319,6 +320,40 @@ func TestTwoTrustDomains(t *testing.T) {
 				t.Errorf("got %s, want %s", got, want)
 			}
 		})
+	}
+}
+
+// An authority of another trust domain that the trust file names gets no relay
+// of its own into this mesh: not into Raft, and not in the place of a relay.
+func TestRelaysOfAnotherTrustDomain(t *testing.T) {
+	ca, second := newAuthority(t, domain), newAuthority(t, "second.test")
+	believing := func(a *authority, name string) *tls.Endpoint {
+		files := newStore(t, a.issue(t, tls.KindRelay, name), ca.RootPEM())
+		files.putTrust(t, ca.RootPEM(), second.RootPEM())
+		return newEndpoint(t, files.config())
+	}
+	ours, theirs, foreign := serve(t, believing(ca, "bac")), serve(t, believing(second, "bac")), believing(second, "nam")
+	if c, err := foreign.DialRaft(testContext(t), ours.address, nil); !errors.Is(err, tls.ErrWrongIdentity) {
+		t.Errorf("foreign relay dials Raft: got %v, %v", c, err)
+	}
+	nam := believing(ca, "nam")
+	if _, err := nam.DialRaft(testContext(t), theirs.address, nil); !errors.Is(err, tls.ErrWrongIdentity) {
+		t.Errorf("Raft at a foreign relay: got %v, want wrong identity", err)
+	}
+	if err := check(t, dial(t, theirs.address, nam.ClientCredentials(nam.ExpectPeer("bac")))); err == nil {
+		t.Error("a foreign relay bac was taken for ours")
+	}
+	if err := check(t, dial(t, ours.address, nam.ClientCredentials(nam.ExpectPeer("bac")))); err != nil {
+		t.Errorf("our own relay bac: %v", err)
+	}
+	config := &stdtls.Config{NextProtos: []string{"truc-raft/1"}, InsecureSkipVerify: true,
+		Certificates: []stdtls.Certificate{second.issue(t, tls.KindRelay, "bac").loaded(t)}}
+	c := stdtls.Client(rawDial(t, ours.address), config)
+	if err := c.HandshakeContext(testContext(t)); err == nil {
+		_, _ = io.WriteString(c, "x")
+		if _, err = io.ReadFull(c, make([]byte, 1)); err == nil {
+			t.Error("a foreign relay got into Raft")
+		}
 	}
 }
 
