@@ -100,6 +100,11 @@ type Config struct {
 
 	// StateMachine is the state to replicate, empty before Run.
 	StateMachine StateMachine
+	// Check refuses a command that StateMachine would not understand. It is asked
+	// of every write before it enters the log, also of those that other members
+	// forward: in the log, such a command stops every member. Nil: none is
+	// refused.
+	Check func(command []byte) error
 	// Verify reads the state in a backup to its end without taking it over, so
 	// that one this release cannot read is refused instead of stopping the
 	// leader. Nil: check sums only.

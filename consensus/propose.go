@@ -43,7 +43,7 @@ type Result struct {
 func (n *Node) Propose(ctx context.Context, requestID [16]byte, command []byte) (result Result, err error) {
 	start := time.Now()
 	defer func() { n.meters.proposed(start, err) }()
-	if err := checkWrite(requestID[:], command); err != nil {
+	if err := n.checkWrite(requestID[:], command); err != nil {
 		return Result{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.ProposeTimeout)
@@ -74,7 +74,7 @@ func (n *Node) Propose(ctx context.Context, requestID [16]byte, command []byte) 
 	return result, nil
 }
 
-func checkWrite(requestID, command []byte) error {
+func (n *Node) checkWrite(requestID, command []byte) error {
 	switch {
 	case len(requestID) != 16:
 		return refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "request id has %d bytes; it must have 16", len(requestID))
@@ -83,6 +83,12 @@ func checkWrite(requestID, command []byte) error {
 	case len(command) > MaxCommand:
 		return refuse(exchangev1.ErrorReason_ERROR_REASON_TOO_LARGE,
 			"the command has %d bytes; split it into commands of at most %d", len(command), MaxCommand)
+	}
+	if n.cfg.Check == nil {
+		return nil
+	}
+	if err := n.cfg.Check(command); err != nil {
+		return refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "no relay would understand the command: %v", err)
 	}
 	return nil
 }

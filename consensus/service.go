@@ -25,7 +25,7 @@ func (n *Node) Register(r grpc.ServiceRegistrar) {
 }
 
 func (s *service) Propose(ctx context.Context, req *directoryv1.ProposeRequest) (*directoryv1.ProposeResponse, error) {
-	if err := checkWrite(req.GetRequestId(), req.GetCommand()); err != nil {
+	if err := s.node.checkWrite(req.GetRequestId(), req.GetCommand()); err != nil {
 		return nil, err
 	}
 	result, err := s.node.proposeHere(ctx, [16]byte(req.GetRequestId()), req.GetCommand())

@@ -33,10 +33,6 @@ func (d *directory) Propose(ctx context.Context, requestID [16]byte, command *di
 	if err != nil {
 		return relay.Proposed{}, fmt.Errorf("directory command: %w", err)
 	}
-	// What no relay could understand must not get into the log.
-	if err := routing.CheckCommand(raw); err != nil {
-		return relay.Proposed{}, err
-	}
 	applied, err := d.raft.Propose(ctx, requestID, raw)
 	if err != nil {
 		return relay.Proposed{}, err
@@ -62,7 +58,7 @@ type stream struct {
 func (s stream) Dial(address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return s.endpoint.DialRaft(ctx, address, tls.ExpectKind(tls.KindRelay))
+	return s.endpoint.DialRaft(ctx, address, nil)
 }
 
 // peers keeps the connections by which Raft members forward to their leader.
@@ -90,7 +86,7 @@ func (p *peers) dial(_ context.Context, id, address string) (grpc.ClientConnInte
 		return conn, nil
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(p.endpoint.ClientCredentials(tls.ExpectRelay(id))))
+		grpc.WithTransportCredentials(p.endpoint.ClientCredentials(p.endpoint.ExpectPeer(id))))
 	if err != nil {
 		return nil, fmt.Errorf("raft member %s at %s: %w", id, address, err)
 	}

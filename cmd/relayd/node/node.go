@@ -177,7 +177,7 @@ func (n *Node) newRaft(mux *tls.Mux, peers *peers) (*consensus.Node, error) {
 func (c Config) raft(state *routing.Directory) consensus.Config {
 	config := consensus.Config{
 		ID: c.ID, Address: c.Advertise, Dir: filepath.Join(c.Data, "raft"),
-		StateMachine: state, Verify: verifySnapshot,
+		StateMachine: state, Check: routing.CheckCommand, Verify: verifySnapshot,
 	}
 	for _, v := range c.Voters {
 		config.Voters = append(config.Voters, consensus.Peer{ID: v.ID, Address: v.Address})
