@@ -15,6 +15,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/protobuf/proto"
 )
 
 // access is who may call which service. What does not stand here may not be
@@ -49,7 +50,7 @@ func (r *Relay) permit(ctx context.Context, method string) (leave func(), err er
 	}
 	switch identity.Kind {
 	case tls.KindRelay:
-		err = r.permitRelay(identity, service)
+		err = r.permitRelay(identity, method)
 	case tls.KindOperator:
 		err = r.permitDomain(identity)
 	}
@@ -59,14 +60,13 @@ func (r *Relay) permit(ctx context.Context, method string) (leave func(), err er
 	return r.calls.enter(identity)
 }
 
-// permitRelay holds a relay against the directory. A relay registers itself by
-// way of ReplicationService, so that one alone is open to relays that the
-// directory does not have yet.
-func (r *Relay) permitRelay(identity tls.Identity, service string) error {
+// permitRelay holds a relay against the directory. A relay that the directory
+// does not have yet registers itself, so Propose alone is open to it.
+func (r *Relay) permitRelay(identity tls.Identity, method string) error {
 	if err := r.permitDomain(identity); err != nil {
 		return err
 	}
-	if service == healthv1.Health_ServiceDesc.ServiceName {
+	if serviceOf(method) == healthv1.Health_ServiceDesc.ServiceName {
 		return nil
 	}
 	entry, ok := r.config.Directory.View().Relay(routing.RelayID(identity.Name))
@@ -75,9 +75,29 @@ func (r *Relay) permitRelay(identity tls.Identity, service string) error {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
 			"relay %s was taken out of the mesh; it has to come back under another id", identity.Name)
 	}
-	if !ok && service != directoryv1.ReplicationService_ServiceDesc.ServiceName {
+	if !ok && method != directoryv1.ReplicationService_Propose_FullMethodName {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
 			"relay %s is not in the directory of relay %s (yet)", identity.Name, r.config.ID)
+	}
+	return nil
+}
+
+// permitRequest refuses what a call that is permitted may not ask for. A relay
+// that is not in the directory proposes nothing but its own entry: until an
+// operator sees it there, a certificate alone must not change the directory.
+func (r *Relay) permitRequest(ctx context.Context, req any) error {
+	proposal, ok := req.(*directoryv1.ProposeRequest)
+	if !ok {
+		return nil
+	}
+	identity, _ := tls.FromContext(ctx)
+	if _, registered := r.config.Directory.View().Relay(routing.RelayID(identity.Name)); registered {
+		return nil
+	}
+	command := new(directoryv1.Command)
+	if err := proto.Unmarshal(proposal.GetCommand(), command); err != nil || command.GetPutRelay().GetRelay().GetId() != identity.Name {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
+			"relay %s is not in the directory yet and may propose its own entry only", identity.Name)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
@@ -48,7 +49,7 @@ func TestAccess(t *testing.T) {
 		{tls.KindAgency, "G22", []string{"exchange", "health"}},
 		{tls.KindGateway, "sss", []string{"exchange", "health"}},
 		{tls.KindRelay, "nam", []string{"peer", "replication", "health"}},
-		{tls.KindRelay, "unknown", []string{"replication", "health"}},
+		{tls.KindRelay, "unknown", []string{"health"}},
 		{tls.KindRelay, "lost", []string{"health"}},
 		{tls.KindOperator, "an", []string{"directory", "custody", "raft", "health"}},
 	} {
@@ -127,10 +128,39 @@ func TestServicesOfOthers(t *testing.T) {
 			t.Errorf("raft commands as %s: got %v, want WRONG_IDENTITY", test.kind, err)
 		}
 	}
-	// A relay that is not in the directory yet has to be able to get there.
-	_, err := directoryv1.NewReplicationServiceClient(m.dial("bac", tls.KindRelay, "moi")).ReadIndex(ctx, &directoryv1.ReadIndexRequest{})
-	if status.Code(err) != codes.Unimplemented {
-		t.Errorf("replication for a new relay: got %v, want that it gets to the service", err)
+	// A relay that is not in the directory yet has to be able to get there, and
+	// to nothing else.
+	client := directoryv1.NewReplicationServiceClient(m.dial("bac", tls.KindRelay, "moi"))
+	putRelay := func(id string) *directoryv1.Command {
+		return &directoryv1.Command{Version: 1, Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{Relay: &directoryv1.Relay{Id: id}}}}
+	}
+	for name, test := range map[string]struct {
+		command *directoryv1.Command
+		own     bool
+	}{
+		"its own entry":   {putRelay("moi"), true},
+		"another's entry": {putRelay("bac"), false},
+		"anything else":   {&directoryv1.Command{Version: 1, Change: &directoryv1.Command_RemoveRule{RemoveRule: &directoryv1.RemoveRule{Id: "administration"}}}, false},
+		"nothing":         {&directoryv1.Command{}, false},
+	} {
+		encoded, err := proto.Marshal(test.command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = client.Propose(ctx, &directoryv1.ProposeRequest{RequestId: make([]byte, 16), Command: encoded})
+		if got := status.Code(err) == codes.Unimplemented; got != test.own || !got && !has(err, exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY) {
+			t.Errorf("a new relay proposes %s: got %v, want that it gets to the service: %t", name, err, test.own)
+		}
+	}
+	restore, err := client.Restore(ctx)
+	if err == nil {
+		_, err = restore.CloseAndRecv()
+	}
+	if !has(err, exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY) {
+		t.Errorf("a new relay restores a backup: got %v, want WRONG_IDENTITY", err)
+	}
+	if _, err = client.ChangeMembership(ctx, &directoryv1.ChangeMembershipRequest{}); !has(err, exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY) {
+		t.Errorf("a new relay changes the members: got %v, want WRONG_IDENTITY", err)
 	}
 }
 

@@ -76,6 +76,9 @@ func (r *Relay) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if err := undecoded(req); err != nil {
 		return nil, err
 	}
+	if err := r.permitRequest(ctx, req); err != nil {
+		return nil, err
+	}
 	response, err = handler(ctx, req)
 	return response, r.wire(ctx, info.FullMethod, err)
 }
