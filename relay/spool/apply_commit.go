@@ -31,14 +31,14 @@ func wants(c *envelope.Custody, st *state, d *delivery, inbox bool) bool {
 	return d.Place == handedOn
 }
 
-// missing returns the duties of c that are not known here yet.
-func missing(v *index.View, st *state, c *envelope.Custody) (inboxes []routing.AgencyCode, onward []envelope.Onward, err error) {
-	if st == nil {
-		return c.Inboxes, c.Onward, nil
-	}
+// missing returns the duties of c that are not known here yet; find tells what
+// is known of a recipient.
+func missing(v *index.View, st *state, c *envelope.Custody, find func(routing.AgencyCode) (*delivery, error)) (
+	inboxes []routing.AgencyCode, onward []envelope.Onward, err error,
+) {
 	pick := func(agencies []routing.AgencyCode, inbox bool) (out []routing.AgencyCode, err error) {
 		for _, a := range agencies {
-			d, err := deliveryAt(v, c.ID, st, a)
+			d, err := find(a)
 			if err != nil {
 				return nil, err
 			}
@@ -95,40 +95,59 @@ func (st *state) holdsContent() bool {
 	return !st.released() && (st.Size == 0 || st.Whole != nil || st.Generation != 0)
 }
 
-func (r *commit) apply(s *step) error { return s.commit(r, s.size) }
-
-// commit makes an envelope exist, or gives one that exists what is new about it.
-func (s *step) commit(r *commit, size int64) error {
-	s.sequenced(max(r.Sequence, r.Generation))
-	c := r.Custody
-	h, err := s.load(c.ID)
+func (r *commit) apply(s *step) error {
+	h, err := s.load(r.Custody.ID)
 	if err != nil {
 		return err
 	}
+	return s.commit(h, r, r.Born, s.size)
+}
+
+// commitReport takes custody of a report that came with a settlement. Whoever
+// settled did not ask whether the report is known.
+func (s *step) commitReport(r *commit, size int64) error {
+	h, err := s.load(r.Custody.ID)
+	if err != nil {
+		return err
+	}
+	return s.commit(h, r, h.st.Born, size)
+}
+
+// commit makes an envelope exist, or gives one that exists, and was born then,
+// what is new about it.
+func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
+	s.sequenced(max(r.Sequence, r.Generation))
+	c := r.Custody
 	switch {
-	case h.known && h.st.Revision < r.Base:
-		// Only in a rebuild: what is known comes from records that were not
-		// needed any more, some of them recycled. This one starts anew.
-		if err := s.drop(h, r.Mode == contentChunks && h.st.Generation == r.Generation); err != nil {
-			return err
+	case born == 0:
+		if h.known { // only in a rebuild: left over from an earlier life
+			if err := s.drop(h, false); err != nil {
+				return err
+			}
 		}
 		s.create(h, c, r.At)
-	case !h.known:
-		s.create(h, c, r.At)
-	case h.st.released() && r.Mode == contentHere && h.st.Size > 0:
-		return nil
-	case h.st.released():
-		h.st.ReleasedAt = time.Time{}
+		h.st.Born = r.Sequence
+	case !h.known || h.st.Born != born || r.Prior != nil && !h.st.released():
+		// Only in a rebuild: records before this one were recycled. Either it
+		// brings what they said, or a state record follows that does.
+		if r.Prior == nil {
+			return nil
+		}
+		if err := s.install(h, r.Prior); err != nil {
+			return err
+		}
+	}
+	if h.st.released() {
+		h.st.ReleasedAt, h.st.Born = time.Time{}, r.Sequence
 		s.counters.Envelopes++
 		s.counters.Bytes += int64(h.st.Size)
 	}
-	h.st.Revision = max(h.st.Revision, r.Base)
 	h.st.originate(s.at.Segment)
 	s.needs(h, size)
 	if err := s.takeContent(h, r); err != nil {
 		return err
 	}
-	inboxes, onward, err := missing(s.v, h.st, c)
+	inboxes, onward, err := missing(s.v, h.st, c, func(a routing.AgencyCode) (*delivery, error) { return s.delivery(h, a) })
 	if err != nil {
 		return err
 	}
@@ -145,7 +164,7 @@ func (s *step) commit(r *commit, size int64) error {
 			return err
 		}
 	}
-	if !h.fresh && r.Base > 0 {
+	if born > 0 {
 		s.event(h, envelope.Event{At: r.At, Action: takenAction(c.FromSender)})
 		if len(inboxes) > 0 {
 			s.event(h, envelope.Event{At: r.At, Action: exchangev1.TraceAction_TRACE_ACTION_ARRIVED})
@@ -209,11 +228,10 @@ func (s *step) becomeIngress(h *held, c *envelope.Custody) error {
 	if h.st.Count == 0 {
 		return nil
 	}
-	all, err := deliveriesAt(s.v, h.id, h.st)
-	if err != nil {
+	if err := s.touchAll(h); err != nil {
 		return err
 	}
-	for _, d := range all {
+	for _, d := range h.touched {
 		s.tally(d, 1)
 	}
 	return nil

@@ -61,7 +61,7 @@ func (r *settlement) apply(s *step) error {
 		if !h.known {
 			// Only in a rebuild: the delivery is long released, its report not.
 			r.effective = true
-			return s.commit(r.Report, size)
+			return s.commitReport(r.Report, size)
 		}
 		size = s.size - size
 	}
@@ -101,7 +101,7 @@ func (r *settlement) apply(s *step) error {
 	if r.Report == nil {
 		return nil
 	}
-	return s.commit(r.Report, s.size-size)
+	return s.commitReport(r.Report, s.size-size)
 }
 
 // settles reports whether a settlement would change a delivery.

@@ -18,11 +18,12 @@ func (r *released) apply(s *step) error {
 				s.dirtySegments[s.at.Segment] = true
 			}
 		}
+		s.sequenced(g.Before - 1)
 		h, err := s.load(g.ID)
 		if err != nil {
 			return err
 		}
-		if !h.known || h.st.released() || h.st.Revision > g.Revision {
+		if !h.known || h.st.released() || h.st.Born >= g.Before {
 			continue
 		}
 		if !h.st.done() {
@@ -42,7 +43,6 @@ func (r *released) apply(s *step) error {
 		s.dropShares(h.st)
 		s.counters.Envelopes--
 		s.counters.Bytes -= int64(h.st.Size)
-		h.st.Revision = max(h.st.Revision, g.Revision)
 		h.st.ReleasedAt = r.Now
 		s.save(h, r.Now)
 	}
@@ -81,25 +81,19 @@ func (s *step) erase(id envelope.ID) error {
 }
 
 // apply puts the record in place of all earlier ones about the envelope. In a
-// running relay it says what the index says; in a rebuild it may know more.
+// running relay it says what the index says. In a rebuild it may know more, and
+// nothing that was rebuilt can be compared with it: without some of its records
+// an envelope may even seem to have had more of them.
 func (r *stateRecord) apply(s *step) error {
 	h, err := s.load(r.Header.ID)
 	if err != nil {
 		return err
 	}
-	st := r.State
-	switch {
-	case h.known && (h.st.Revision > st.Revision || h.st.Revision == st.Revision && h.st.released()):
+	if h.known && (h.st.Born > r.State.Born || h.st.Born == r.State.Born && h.st.released()) {
 		return nil
-	case h.known && h.st.Revision == st.Revision:
-		s.dropShares(h.st)
-		if err := s.undefer(h); err != nil {
-			return err
-		}
-	default:
-		if err := s.install(h, r); err != nil {
-			return err
-		}
+	}
+	if err := s.install(h, r); err != nil {
+		return err
 	}
 	if r.length > 0 {
 		whole := s.here(&r.content)
@@ -108,21 +102,6 @@ func (r *stateRecord) apply(s *step) error {
 	s.needs(h, s.size)
 	h.st.originate(s.at.Segment)
 	s.write(h)
-	return nil
-}
-
-// undefer forgets which records said that tries failed: the state says it now.
-func (s *step) undefer(h *held) error {
-	for _, d := range h.st.Duties {
-		q, err := s.entry(h, d)
-		if err != nil {
-			return err
-		}
-		if q.Deferred.Bytes > 0 {
-			q.Deferred = share{}
-			s.b.Put(index.QueueKey(d.Relay, h.st.Lane, d.Sequence), encodeQueued(q))
-		}
-	}
 	return nil
 }
 
@@ -140,11 +119,14 @@ func (s *step) install(h *held, r *stateRecord) error {
 	st.Origins = slices.Compact(st.Origins)
 	st.Shares, st.Whole = nil, nil
 	h.st = &st
-	s.sequenced(st.Last)
+	s.sequenced(max(st.Last, st.Born))
 	s.writeHeader(h.id, r.Header)
-	s.counters.Envelopes++
-	s.counters.Bytes += int64(st.Size)
+	if !st.released() {
+		s.counters.Envelopes++
+		s.counters.Bytes += int64(st.Size)
+	}
 	for _, d := range slices.Concat(st.Deliveries, r.Deliveries) {
+		h.touch(d)
 		if st.Paged {
 			s.b.Put(index.DeliveryKey(h.id, d.Agency), encodeDelivery(d))
 		}
@@ -164,6 +146,7 @@ func (s *step) install(h *held, r *stateRecord) error {
 		s.lengths[q.Duty.Relay]++
 		s.dirtyLengths[q.Duty.Relay] = true
 		s.counters.Queued++
+		h.keep(q.Duty.Relay, q.Entry)
 		s.b.Put(index.QueueKey(q.Duty.Relay, st.Lane, q.Duty.Sequence), encodeQueued(q.Entry))
 	}
 	if st.FromSender {

@@ -117,7 +117,12 @@ func (in *Incoming) commit(ctx context.Context) (*group, error) {
 		if known || err != nil {
 			return nil, err
 		}
-		r.Base = st.Revision
+		r.Born = st.Born
+		if st.released() {
+			if r.Prior, err = stateAt(v, c.ID, st); err != nil {
+				return nil, err
+			}
+		}
 	}
 	records := []record{r}
 	switch {

@@ -107,6 +107,9 @@ func (s *step) delivery(h *held, agency routing.AgencyCode) (*delivery, error) {
 	if d, ok := h.touched[agency]; ok {
 		return d, nil
 	}
+	if h.fresh || h.dropped {
+		return nil, nil // what the view has, if anything, is of an earlier life
+	}
 	d, err := deliveryAt(s.v, h.id, h.st, agency)
 	if err != nil || d == nil {
 		return nil, err
@@ -156,6 +159,23 @@ func (h *held) touch(d *delivery) {
 		h.changed = make(map[routing.AgencyCode]bool)
 	}
 	h.touched[d.Agency] = d
+}
+
+// touchAll has every delivery in touched.
+func (s *step) touchAll(h *held) error {
+	if h.fresh || h.dropped {
+		return nil
+	}
+	all, err := deliveriesAt(s.v, h.id, h.st)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if h.touched[d.Agency] == nil {
+			h.touch(d)
+		}
+	}
+	return nil
 }
 
 func (h *held) change(d *delivery) {

@@ -48,15 +48,23 @@ func config(t testing.TB) spool.Config {
 	}
 }
 
+// failer is what tests and checks of rapid have in common.
+type failer interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Fatal(args ...any)
+}
+
 // node is an open spool with Run under way.
 type node struct {
 	*spool.Spool
-	t    testing.TB
+	t    failer
 	stop func() error
 	once sync.Once
 }
 
-func start(t testing.TB, cfg spool.Config) *node {
+func start(t failer, cfg spool.Config) *node {
 	t.Helper()
 	s, err := spool.Open(cfg)
 	if err != nil {
@@ -74,7 +82,9 @@ func start(t testing.TB, cfg spool.Config) *node {
 		}
 		return err
 	}
-	t.Cleanup(func() { n.end() })
+	if t, ok := t.(interface{ Cleanup(func()) }); ok {
+		t.Cleanup(func() { n.end() })
+	}
 	return n
 }
 
@@ -88,7 +98,7 @@ func (n *node) end() {
 }
 
 // check wants the crash rule to hold.
-func check(t testing.TB, cfg spool.Config) {
+func check(t failer, cfg spool.Config) {
 	t.Helper()
 	err := spool.Check(cfg, func(f spool.Finding) { t.Errorf("check: %s", f) })
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
+	"github.com/truclienthong/truc/routing"
 )
 
 const (
@@ -171,7 +172,9 @@ func knows(v *index.View, st *state, c *envelope.Custody) (bool, error) {
 	if c.FromSender && !st.FromSender {
 		return false, nil
 	}
-	inboxes, onward, err := missing(v, st, c)
+	inboxes, onward, err := missing(v, st, c, func(a routing.AgencyCode) (*delivery, error) {
+		return deliveryAt(v, c.ID, st, a)
+	})
 	return err == nil && len(inboxes) == 0 && len(onward) == 0, err
 }
 

@@ -288,8 +288,12 @@ func (m *machine) change(s *step, fn func(*step) error) error {
 	return nil
 }
 
-// needs notes that the record is needed for the envelope.
+// needs notes that the record is needed for the envelope. What is learnt after
+// its release is kept by the index alone.
 func (s *step) needs(h *held, bytes int64) {
+	if h.st.released() {
+		return
+	}
 	h.st.hold(s.at.Segment, bytes)
 	s.live(s.at.Segment, bytes)
 }

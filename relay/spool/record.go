@@ -248,15 +248,18 @@ type commit struct {
 	Custody *envelope.Custody
 	// Sequence is that of all its queue and inbox entries.
 	Sequence uint64
-	// Base is the revision it was decided on, 0 for a new envelope.
-	Base       uint64
+	// Born is that of the envelope it adds to, 0 if it makes a new one.
+	Born       uint64
 	At         time.Time
 	Mode       mode
 	Generation uint64
+	// Prior is what was known of an envelope that was released and comes again:
+	// the records that said so may be recycled.
+	Prior *stateRecord
 }
 
 func (r *commit) kind() uint8 {
-	if r.Mode == contentHere && r.Base > 0 {
+	if r.Mode == contentHere && r.Born > 0 {
 		return typeExtend
 	}
 	return typeCommit
@@ -267,15 +270,24 @@ func (r *commit) about() []envelope.ID { return []envelope.ID{r.Custody.ID} }
 func (r *commit) appendStatement(b []byte) []byte {
 	b = appendCustody(b, r.Custody)
 	b = binary.AppendUvarint(b, r.Sequence)
-	b = binary.AppendUvarint(b, r.Base)
+	b = binary.AppendUvarint(b, r.Born)
 	b = append(appendTime(b, r.At), byte(r.Mode))
-	return binary.AppendUvarint(b, r.Generation)
+	b = binary.AppendUvarint(b, r.Generation)
+	b = appendBool(b, r.Prior != nil)
+	if r.Prior != nil {
+		b = r.Prior.appendStatement(b)
+	}
+	return b
 }
 
 func (r *commit) readStatement(in *reader) {
 	r.Custody = readCustody(in)
-	r.Sequence, r.Base, r.At = in.number(), in.number(), in.time()
+	r.Sequence, r.Born, r.At = in.number(), in.number(), in.time()
 	r.Mode, r.Generation = mode(in.byte()), in.number()
+	if in.bool() {
+		r.Prior = new(stateRecord)
+		r.Prior.readStatement(in)
+	}
 }
 
 type handedOnRecord struct {

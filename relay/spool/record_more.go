@@ -54,13 +54,13 @@ func (r *deferred) readStatement(in *reader) {
 	r.Next, r.LastError, r.Now = in.time(), in.text(), in.time()
 }
 
-// gone says that an envelope was released at a revision, and which segments
-// held records that would bring it back if the index were rebuilt from a
-// journal without this statement.
+// gone says that an envelope born before a sequence was released, and which
+// segments held records that would bring it back if the index were rebuilt from
+// a journal without this statement.
 type gone struct {
-	ID       envelope.ID
-	Revision uint64
-	Origins  []uint64
+	ID      envelope.ID
+	Before  uint64
+	Origins []uint64
 }
 
 // released is both typeReleased and typeBuried.
@@ -87,7 +87,7 @@ func (r *released) about() []envelope.ID {
 
 func (r *released) appendStatement(b []byte) []byte {
 	return appendList(appendTime(b, r.Now), r.Items, func(b []byte, g gone) []byte {
-		b = binary.AppendUvarint(append(b, g.ID[:]...), g.Revision)
+		b = binary.AppendUvarint(append(b, g.ID[:]...), g.Before)
 		return appendList(b, g.Origins, binary.AppendUvarint)
 	})
 }

@@ -146,7 +146,7 @@ func (s *Spool) release(ctx context.Context, ids []envelope.ID) error {
 			return err
 		}
 		if st != nil && st.done() && !st.released() && st.Due == index.Release && !st.DueAt.After(r.Now) {
-			r.Items = append(r.Items, gone{ID: id, Revision: st.Revision, Origins: st.Origins})
+			r.Items = append(r.Items, gone{ID: id, Before: s.sequence, Origins: st.Origins})
 		}
 	}
 	if len(r.Items) == 0 {

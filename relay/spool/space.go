@@ -26,7 +26,6 @@ import (
 // index on disk points to the new place.
 
 const (
-	reclaimEvery = 250 * time.Millisecond
 	// scant is the part of a segment that is worth writing again at once.
 	scant = 0.25
 	// overhead is how much larger than what is alive the full segments may be;
@@ -52,7 +51,7 @@ func (s *Spool) reclaim(ctx context.Context) error {
 		Spool: s, sealed: make(map[uint64]time.Time), stuck: make(map[uint64]bool),
 		limit: rate.NewLimiter(rate.Limit(s.cfg.CopyRate), max(s.cfg.CopyRate, 2*maxChunk)),
 	}
-	tick := time.NewTicker(reclaimEvery)
+	tick := time.NewTicker(s.cfg.reclaimEvery)
 	defer tick.Stop()
 	for {
 		select {

@@ -91,6 +91,8 @@ type Config struct {
 	// CopyAfter is how long a segment is full before what is alive in it may be
 	// written again: most of it is done with by then; 0: 3 seconds.
 	CopyAfter time.Duration
+	// reclaimEvery is how often segments are looked at; tests hurry.
+	reclaimEvery time.Duration
 	// IndexMemory and IndexOverlay size the index, in bytes; 0: see there.
 	IndexMemory, IndexOverlay int64
 	// OnDamage is told of content found damaged; nil: it is only logged. It
@@ -184,6 +186,7 @@ func (c *Config) check() error {
 	orDefault(&r.Transfer, 24*time.Hour)
 	orDefault(&c.CopyRate, 64<<20)
 	orDefault(&c.CopyAfter, 3*time.Second)
+	orDefault(&c.reclaimEvery, 250*time.Millisecond)
 	orDefault(&c.SegmentSize, 64<<20)
 	if c.Clock == nil {
 		c.Clock = time.Now

@@ -65,8 +65,11 @@ type location struct {
 
 // state is what changes about an envelope.
 type state struct {
-	// Revision counts the facts applied. It only grows, also when the index is
-	// rebuilt, and so tells newer statements from older ones.
+	// Born is the sequence of the commit that made the envelope exist, or exist
+	// again after its release. In a rebuild it tells records of this life from
+	// those of an earlier one.
+	Born uint64
+	// Revision counts the records that had an effect.
 	Revision    uint64
 	CommittedAt time.Time
 	FromSender  bool
@@ -201,6 +204,7 @@ func encodeState(st *state) []byte {
 }
 
 func appendState(b []byte, st *state) []byte {
+	b = binary.AppendUvarint(b, st.Born)
 	b = binary.AppendUvarint(b, st.Revision)
 	b = appendTime(b, st.CommittedAt)
 	b = appendBool(b, st.FromSender)
@@ -239,6 +243,7 @@ func decodeState(b []byte) (*state, error) {
 
 func readState(r *reader) *state {
 	st := &state{
+		Born:        r.number(),
 		Revision:    r.number(),
 		CommittedAt: r.time(),
 		FromSender:  r.bool(),

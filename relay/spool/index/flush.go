@@ -94,7 +94,8 @@ func (s *Store) Run(ctx context.Context) error {
 	for {
 		select {
 		case f := <-s.frozen:
-			if err := s.flush(ctx, f); err != nil {
+			// A flush that has begun is finished; it ends with the journal.
+			if err := s.flush(context.WithoutCancel(ctx), f); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -108,7 +109,8 @@ func (s *Store) Flush(ctx context.Context) error {
 	for {
 		select {
 		case f := <-s.frozen:
-			if err := s.flush(ctx, f); err != nil {
+			// A flush that has begun is finished; it ends with the journal.
+			if err := s.flush(context.WithoutCancel(ctx), f); err != nil {
 				return err
 			}
 			continue
