@@ -21,20 +21,29 @@ import (
 )
 
 // BenchmarkEndToEnd sends documents from an agency at one relay to an agency at
-// another: submit, receipt, forward, fetch, verify, confirm. It reports whole
-// envelopes per second, and the times from submit to receipt and from submit to
-// the recipient having the verified bytes.
+// another: submit, receipt, forward, fetch, verify, confirm. In flight is the
+// number of documents between submit and confirmation at any moment. It reports
+// whole envelopes per second, and the times from submit to receipt and from
+// submit to the recipient having the verified bytes.
 func BenchmarkEndToEnd(b *testing.B) {
 	for _, size := range []struct {
 		name  string
 		bytes int
 	}{{"2KB", 2 << 10}, {"100KB", 100 << 10}, {"1MB", 1 << 20}} {
-		for _, inFlight := range []int{1, 16} {
+		for _, inFlight := range []int{1, 16, 64} {
 			b.Run(fmt.Sprintf("%s/inflight=%d", size.name, inFlight), func(b *testing.B) {
 				endToEnd(b, size.bytes, inFlight)
 			})
 		}
 	}
+}
+
+// letter is one document on its way.
+type letter struct {
+	begun     time.Time
+	receipt   time.Duration
+	delivery  time.Duration
+	confirmed chan struct{}
 }
 
 func endToEnd(b *testing.B, size, inFlight int) {
@@ -47,12 +56,11 @@ func endToEnd(b *testing.B, size, inFlight int) {
 	}
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	var begun sync.Map // document id to the time of its submit
-	arrived := make(chan time.Duration, b.N)
+	var letters sync.Map // by document id
 	var receiving sync.WaitGroup
-	receiving.Go(func() { receive(ctx, b, recipient.Client, inFlight, &begun, arrived) })
+	receiving.Go(func() { receive(ctx, b, recipient.Client, inFlight, &letters) })
 
-	receipts := make([]time.Duration, b.N)
+	all := make([]*letter, b.N)
 	var next atomic.Int64
 	b.SetBytes(int64(size))
 	b.ResetTimer()
@@ -67,53 +75,55 @@ func endToEnd(b *testing.B, size, inFlight int) {
 				own := slices.Clone(content)
 				binary.LittleEndian.PutUint64(own, uint64(i))
 				document := sender.Document(mesh.Files{"cv.pdf": own}, "G22")
-				start := time.Now()
-				begun.Store(document.Header.GetDocumentId(), start)
+				l := &letter{begun: time.Now(), confirmed: make(chan struct{})}
+				all[i] = l
+				letters.Store(document.Header.GetDocumentId(), l)
 				if _, err := sender.Client.Submit(ctx, document); err != nil {
 					b.Error(err)
 					return
 				}
-				receipts[i] = time.Since(start)
+				l.receipt = time.Since(l.begun)
+				select {
+				case <-l.confirmed:
+				case <-time.After(time.Minute):
+					b.Errorf("document %d was not delivered within a minute", i)
+					return
+				}
 			}
 		})
 	}
 	sending.Wait()
-	delivered := make([]time.Duration, 0, b.N)
-	for range b.N {
-		select {
-		case d := <-arrived:
-			delivered = append(delivered, d)
-		case <-time.After(time.Minute):
-			b.Fatalf("%d of %d arrived", len(delivered), b.N)
-		}
-	}
 	b.StopTimer()
 	cancel()
 	receiving.Wait()
+	if b.Failed() {
+		return
+	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "envelopes/s")
-	report(b, receipts, "receipt")
-	report(b, delivered, "delivery")
+	report(b, all, "receipt", func(l *letter) time.Duration { return l.receipt })
+	report(b, all, "delivery", func(l *letter) time.Duration { return l.delivery })
 }
 
-// receive reads, verifies and confirms what arrives, as many at once as are
-// sent at once.
-func receive(ctx context.Context, b *testing.B, client *agency.Client, workers int, begun *sync.Map, arrived chan<- time.Duration) {
+// receive reads, verifies and confirms what arrives, as many at once as are in
+// flight.
+func receive(ctx context.Context, b *testing.B, client *agency.Client, workers int, letters *sync.Map) {
 	arrivals := make(chan *agency.Arrival)
 	var group sync.WaitGroup
 	for range workers {
 		group.Go(func() {
 			for a := range arrivals {
-				if err := take(ctx, a); err != nil && ctx.Err() == nil {
-					b.Error(err)
+				l, ok := letters.Load(a.Envelope.GetHeader().GetDocumentId())
+				if !ok {
+					b.Errorf("envelope %s was not sent", a.ID)
 					continue
 				}
-				if start, ok := begun.Load(a.Envelope.GetHeader().GetDocumentId()); ok && ctx.Err() == nil {
-					arrived <- time.Since(start.(time.Time))
+				if err := take(ctx, a, l.(*letter)); err != nil && ctx.Err() == nil {
+					b.Error(err)
 				}
 			}
 		})
 	}
-	for arrival, err := range client.Receive(ctx, agency.ReceiveOptions{InlineLimit: 256 << 10}) {
+	for arrival, err := range client.Receive(ctx, agency.ReceiveOptions{}) {
 		if err != nil {
 			break
 		}
@@ -123,7 +133,7 @@ func receive(ctx context.Context, b *testing.B, client *agency.Client, workers i
 	group.Wait()
 }
 
-func take(ctx context.Context, a *agency.Arrival) error {
+func take(ctx context.Context, a *agency.Arrival, l *letter) error {
 	for i := range a.Envelope.GetHeader().GetParts() {
 		part, err := a.Part(ctx, i)
 		if err != nil {
@@ -135,10 +145,19 @@ func take(ctx context.Context, a *agency.Arrival) error {
 			return err
 		}
 	}
-	return a.Confirm(ctx)
+	l.delivery = time.Since(l.begun)
+	if err := a.Confirm(ctx); err != nil {
+		return err
+	}
+	close(l.confirmed)
+	return nil
 }
 
-func report(b *testing.B, times []time.Duration, what string) {
+func report(b *testing.B, letters []*letter, what string, of func(*letter) time.Duration) {
+	times := make([]time.Duration, len(letters))
+	for i, l := range letters {
+		times[i] = of(l)
+	}
 	slices.Sort(times)
 	ms := func(q float64) float64 {
 		return float64(times[int(q*float64(len(times)-1))]) / float64(time.Millisecond)
