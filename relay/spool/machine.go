@@ -69,8 +69,10 @@ type machine struct {
 	segments map[uint64]*segment
 	counters Counters
 	lengths  map[routing.RelayID]int64
-	// sequence is the next one to give out.
-	sequence uint64
+	// sequence is the next one to give out; every lower one that was given out
+	// is applied or on its way. visible is its value before the change that is
+	// being made: a view may lack entries from there on.
+	sequence, visible uint64
 	// position is that of the last record applied.
 	position journal.Position
 	// dirty names what Seal has to write.
@@ -89,7 +91,7 @@ type woken struct {
 
 func newMachine(self routing.RelayID, retention Retention) *machine {
 	return &machine{
-		self: self, retention: retention, sequence: 1,
+		self: self, retention: retention, sequence: 1, visible: 1,
 		segments:      make(map[uint64]*segment),
 		lengths:       make(map[routing.RelayID]int64),
 		dirtySegments: make(map[uint64]bool),
@@ -108,6 +110,7 @@ func (m *machine) load(v *index.View) error {
 		return err
 	} else if found {
 		m.sequence = binary.BigEndian.Uint64(b)
+		m.visible = m.sequence
 	}
 	if b, found, err := v.Get(index.CountersKey()); err != nil {
 		return err
@@ -220,11 +223,12 @@ func (m *machine) live(number uint64, bytes int64) {
 	m.dirtySegments[number] = true
 }
 
-// nextSequence is beyond every sequence that was applied.
+// nextSequence is beyond every sequence that a view taken now shows, and not
+// beyond any that it does not show yet.
 func (m *machine) nextSequence() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.sequence
+	return m.visible
 }
 
 // recycled drops segments, and what was held for their sake.
@@ -285,6 +289,9 @@ func (m *machine) change(s *step, fn func(*step) error) error {
 		return err
 	}
 	m.store.Apply(s.b)
+	m.mu.Lock()
+	m.visible = m.sequence
+	m.mu.Unlock()
 	return nil
 }
 

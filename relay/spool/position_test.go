@@ -1,10 +1,13 @@
 package spool_test
 
 import (
+	"fmt"
 	"math"
+	"sync"
 	"testing"
 
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/routing"
 )
 
 // A reader that wants one lane of a queue asks for what is behind the last of
@@ -24,4 +27,36 @@ func TestQueueBehindTheLastOfALane(t *testing.T) {
 		t.Errorf("behind lane 1: %+v, want the ordinary envelope alone", page)
 	}
 	n.end()
+}
+
+// A queue that is read all the time, also at the instant between the counting of
+// its first entry and its appearance, shows that entry in the end.
+func TestQueueReadWhileItBegins(t *testing.T) {
+	n := start(t, config(t))
+	for i := range uint64(200) {
+		relay := routing.RelayID(fmt.Sprintf("relay-%d", i))
+		stop := make(chan struct{})
+		var readers sync.WaitGroup
+		for range 2 {
+			readers.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if _, err := n.Queue(relay, envelope.Position{}, 10); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		n.mustPut(newParcel(i, 100).onward(relay, "G22"))
+		close(stop)
+		readers.Wait()
+		if got := len(n.queueOf(relay)); got != 1 {
+			t.Fatalf("round %d: %d entries in the queue, want 1", i, got)
+		}
+	}
 }
