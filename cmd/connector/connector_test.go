@@ -114,6 +114,9 @@ func TestADocumentFromOneAgencyToOthers(t *testing.T) {
 	if receipt["document_id"] != "vb-1" || receipt["relay"] != "bac" || receipt["copies"] != 2.0 || receipt["recipients"] != 4.0 || receipt["repeat"] != false || fmt.Sprint(receipt["warnings"]) != "[]" {
 		t.Errorf("receipt %v", receipt)
 	}
+	if at := receipt["accepted_at"].(string); !strings.HasSuffix(at, "+07:00") {
+		t.Errorf("accepted at %s, want Vietnam time", at)
+	}
 	id := receipt["envelope_id"].(string)
 
 	out := filepath.Join(o.dir, "đến")
@@ -241,6 +244,8 @@ func TestUsage(t *testing.T) {
 		"no file":           {[]string{"send", "--to", "H26", "--subject", "s"}, 2, "arg"},
 		"no recipient":      {[]string{"send", "--subject", "s", file}, 2, `"to"`},
 		"no subject":        {[]string{"send", "--to", "H26", file}, 2, `"subject"`},
+		"empty subject":     {[]string{"send", "--to", "H26", "--subject", " ", file}, 2, "--subject is empty"},
+		"receive to a file": {[]string{"receive", "--out", file}, 1, "a.pdf"},
 		"empty recipient":   {[]string{"send", "--to", "H26,,H48", "--subject", "s", file}, 2, "--to"},
 		"priority 5":        {[]string{"send", "--to", "H26", "--subject", "s", "--priority", "5", file}, 2, "--priority"},
 		"no date":           {[]string{"send", "--to", "H26", "--subject", "s", "--due", "2025-02-30", file}, 2, "--due"},

@@ -33,7 +33,11 @@ Exit codes: 0 done; 1 refused or failed, with the reason on standard error, one
 line per field at fault; 2 wrong usage.
 
 With -o json every result is one object on one line of standard output. The help
-of each command lists the fields; new ones may be added, none goes away.`,
+of each command lists the fields; new ones may be added, none goes away. A field
+that has no value is "", 0, false or an empty list. Times are ISO 8601 in Vietnam
+time.
+
+Completion of commands and flags in the shell: connector completion --help.`,
 		Example: `  connector send --to H26,H48 --subject "V/v họp giao ban" --number 12 --notation UBND-VP congvan.pdf phuluc.docx
   connector receive --out /srv/vanban/den --watch
   connector track 0198c1de-7a52-8f00-9d6c-2b6d1f0e4a11

@@ -15,17 +15,19 @@ const worthShowing = 4 << 20
 // progress draws one line on a terminal.
 type progress struct {
 	w     io.Writer
+	what  string
 	total uint64
 	last  time.Time
 	drawn bool
 }
 
-// newProgress draws nothing where w is no terminal or little is to be sent.
-func newProgress(w io.Writer, total uint64) *progress {
+// newProgress draws nothing where w is no terminal or little is to move. What
+// says what is done, until bytes are sent.
+func newProgress(w io.Writer, what string, total uint64) *progress {
 	if total < worthShowing || !cli.Terminal(w) {
 		w = nil
 	}
-	return &progress{w: w, total: total}
+	return &progress{w: w, what: what, total: total}
 }
 
 func (p *progress) show(at agency.Progress) {
@@ -33,7 +35,7 @@ func (p *progress) show(at agency.Progress) {
 		return
 	}
 	p.last, p.drawn = time.Now(), true
-	what := "reading"
+	what := p.what
 	if at.Sending {
 		what = "sending"
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -38,7 +39,7 @@ type receiveResult struct {
 	Priority   int           `json:"priority"`
 	Dir        string        `json:"dir"`
 	Files      []receiveFile `json:"files"`
-	ArrivedAt  time.Time     `json:"arrived_at"`
+	ArrivedAt  string        `json:"arrived_at"`
 	Confirmed  bool          `json:"confirmed"`
 }
 
@@ -122,17 +123,23 @@ type receiver struct {
 }
 
 func (r *receiver) run(ctx context.Context, client *agency.Client) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	// A folder that cannot be written to is found before anything comes.
+	if err := os.MkdirAll(r.flags.out, 0o750); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	if r.flags.timeout > 0 {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, r.flags.timeout, errTimeout)
-		defer stop()
+		// No deadline, which would travel to the relay: it would end the stream
+		// a little before we do, and that reads like a failure.
+		defer time.AfterFunc(r.flags.timeout, func() { cancel(errTimeout) }).Stop()
 	}
 	if r.flags.waits() && r.flags.timeout > 0 {
 		// Waiting for what a mesh may send is one thing, not reaching it until
 		// the time is over another: a failure.
-		if _, err := client.Attach(ctx); err != nil {
+		if _, err := client.Attach(ctx); context.Cause(ctx) == errTimeout {
+			return fmt.Errorf("no relay of the profile could be reached: %w", errTimeout)
+		} else if err != nil {
 			return err
 		}
 	}
@@ -140,7 +147,7 @@ func (r *receiver) run(ctx context.Context, client *agency.Client) error {
 	if r.asked(ctx) {
 		err = nil
 	}
-	cancel()
+	cancel(nil)
 	r.retries.Wait()
 	if err == nil && r.failed > 0 {
 		return fmt.Errorf("%d not saved or not confirmed; they stay in the inbox", r.failed)
@@ -179,7 +186,14 @@ func (r *receiver) loop(ctx context.Context, client *agency.Client) error {
 
 // take saves, confirms and prints one envelope, in this order.
 func (r *receiver) take(ctx context.Context, arrival *agency.Arrival) error {
+	var total uint64
+	for _, part := range arrival.Envelope.GetHeader().GetParts() {
+		total += part.GetSize()
+	}
+	progress := newProgress(r.cmd.ErrOrStderr(), "receiving", total)
+	arrival.Progress = progress.show
 	saved, err := arrival.Save(ctx, r.flags.out)
+	progress.end()
 	if err != nil {
 		return err
 	}
@@ -190,7 +204,7 @@ func (r *receiver) take(ctx context.Context, arrival *agency.Arrival) error {
 	result := receiveResult{
 		EnvelopeID: arrival.ID.String(), Kind: "document", Sender: header.GetSender().GetCode(), Agency: arrival.Agency,
 		DocumentID: header.GetDocumentId(), Subject: header.GetDocument().GetSubject(), StatusCode: header.GetStatus().GetCode(),
-		Priority: int(header.GetPriority()), Dir: saved.Dir, Files: []receiveFile{}, ArrivedAt: arrival.ArrivedAt, Confirmed: true,
+		Priority: int(header.GetPriority()), Dir: saved.Dir, Files: []receiveFile{}, ArrivedAt: cli.Stamp(arrival.ArrivedAt), Confirmed: true,
 	}
 	what := result.Subject
 	if header.GetKind() == exchangev1.Kind_KIND_STATUS {

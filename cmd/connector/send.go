@@ -32,7 +32,7 @@ type sendFlags struct {
 type sendResult struct {
 	EnvelopeID string        `json:"envelope_id"`
 	Relay      string        `json:"relay"`
-	AcceptedAt time.Time     `json:"accepted_at"`
+	AcceptedAt string        `json:"accepted_at"`
 	Copies     uint32        `json:"copies"`
 	Recipients uint32        `json:"recipients"`
 	Repeat     bool          `json:"repeat"`
@@ -62,6 +62,9 @@ get the first receipt. The same --document-id with other content is refused.
 Keep the files until "copies" is 2 or more here or in "connector track".
 
 State secrets (Mật, Tối mật, Tuyệt mật) must not be sent over the axis.
+
+Groups: @centrals, @provinces, @districts, @communes are all agencies of a tier;
+@communes-of/H26 and the like those below an agency; operators may keep others.
 
 Fields with -o json: envelope_id, relay, accepted_at, copies, recipients (after
 groups were resolved), repeat (it had been accepted before), document_id,
@@ -102,9 +105,6 @@ warnings (a list of field and description).`,
 	return cmd
 }
 
-// vietnam is the zone of times that name none (QD28 Art. 14(4)).
-var vietnam = time.FixedZone("UTC+7", 7*60*60)
-
 // header makes the header of a document out of the flags. It holds no time of
 // now, so that the same command gives the same envelope again.
 func (f *sendFlags) header() (*exchangev1.Header, error) {
@@ -115,6 +115,9 @@ func (f *sendFlags) header() (*exchangev1.Header, error) {
 		Document: &exchangev1.Document{
 			Place: f.place, TypeName: f.typeName, Subject: f.subject, Summary: f.summary,
 		},
+	}
+	if strings.TrimSpace(f.subject) == "" {
+		return nil, cli.Usage("--subject is empty")
 	}
 	if f.priority < 0 || f.priority > 4 {
 		return nil, cli.Usage("--priority %d: 0 to 4", f.priority)
@@ -178,7 +181,7 @@ func parseHour(text string) (*timestamppb.Timestamp, error) {
 		return timestamppb.New(at), nil
 	}
 	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02 15:04:05"} {
-		if at, err := time.ParseInLocation(layout, text, vietnam); err == nil {
+		if at, err := time.ParseInLocation(layout, text, cli.Vietnam); err == nil {
 			return timestamppb.New(at), nil
 		}
 	}
@@ -204,7 +207,7 @@ func send(cmd *cobra.Command, options *cli.Options, client *agency.Client, heade
 			total += uint64(info.Size())
 		}
 	}
-	progress := newProgress(stderr, total)
+	progress := newProgress(stderr, "reading", total)
 	document.Progress = progress.show
 	receipt, err := client.Submit(cmd.Context(), document)
 	progress.end()
@@ -215,7 +218,7 @@ func send(cmd *cobra.Command, options *cli.Options, client *agency.Client, heade
 		fmt.Fprintf(stderr, "on one relay so far: keep the files until 'connector track %s' shows 2 copies\n", receipt.ID)
 	}
 	result := sendResult{
-		EnvelopeID: receipt.ID.String(), Relay: receipt.Relay, AcceptedAt: receipt.AcceptedAt, Copies: receipt.Copies,
+		EnvelopeID: receipt.ID.String(), Relay: receipt.Relay, AcceptedAt: cli.Stamp(receipt.AcceptedAt), Copies: receipt.Copies,
 		Recipients: receipt.Recipients, Repeat: receipt.Repeat, DocumentID: receipt.DocumentID, Warnings: []sendWarning{},
 	}
 	for _, w := range receipt.Warnings {
@@ -230,10 +233,7 @@ func send(cmd *cobra.Command, options *cli.Options, client *agency.Client, heade
 			how = "had been accepted"
 		}
 		_, err := fmt.Fprintf(w, "%s\n%s by relay %s at %s, copies %d, recipients %d\n", result.EnvelopeID,
-			how, result.Relay, showTime(result.AcceptedAt), result.Copies, result.Recipients)
+			how, result.Relay, cli.ShowTime(receipt.AcceptedAt), result.Copies, result.Recipients)
 		return err
 	})
 }
-
-// showTime writes a time for people, in their own zone.
-func showTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/truclienthong/truc/cmd/internal/cli"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -27,30 +27,30 @@ type trackResult struct {
 }
 
 type trackReceipt struct {
-	Relay       string    `json:"relay"`
-	AcceptedAt  time.Time `json:"accepted_at"`
-	Copies      uint32    `json:"copies"`
-	Recipients  uint32    `json:"recipients"`
-	ContentSize uint64    `json:"content_size"`
+	Relay       string `json:"relay"`
+	AcceptedAt  string `json:"accepted_at"`
+	Copies      uint32 `json:"copies"`
+	Recipients  uint32 `json:"recipients"`
+	ContentSize uint64 `json:"content_size"`
 }
 
 type trackDelivery struct {
-	Agency    string    `json:"agency"`
-	Home      string    `json:"home"`
-	Transport string    `json:"transport"`
-	Status    string    `json:"status"`
-	Reason    string    `json:"reason"`
-	Note      string    `json:"note"`
-	UpdatedAt time.Time `json:"updated_at"`
+	Agency    string `json:"agency"`
+	Home      string `json:"home"`
+	Transport string `json:"transport"`
+	Status    string `json:"status"`
+	Reason    string `json:"reason"`
+	Note      string `json:"note"`
+	UpdatedAt string `json:"updated_at"`
 }
 
 type trackEvent struct {
-	At     time.Time `json:"at"`
-	Relay  string    `json:"relay"`
-	Action string    `json:"action"`
-	Peer   string    `json:"peer"`
-	Agency string    `json:"agency"`
-	Note   string    `json:"note"`
+	At     string `json:"at"`
+	Relay  string `json:"relay"`
+	Action string `json:"action"`
+	Peer   string `json:"peer"`
+	Agency string `json:"agency"`
+	Note   string `json:"note"`
 }
 
 func newTrack(options *cli.Options) *cobra.Command {
@@ -69,7 +69,8 @@ accepted into its books, 04 assigned, 05 in work, 06 finished.
 Fields with -o json: envelope_id, document_id, sender, subject, receipt (relay,
 accepted_at, copies, recipients, content_size), deliveries (agency, home,
 transport, status, reason, note, updated_at), events (at, relay, action, peer,
-agency, note), silent_relays (asked for events, did not answer).`,
+agency, note), silent_relays (asked for events, did not answer). Times are ISO 8601
+in Vietnam time.`,
 		Example: `  connector track 0198c1de-7a52-8f00-9d6c-2b6d1f0e4a11
   connector track "H26,2025/10/20,45/BC-UBND" -o json`,
 		Args: cobra.ExactArgs(1),
@@ -96,7 +97,17 @@ func track(cmd *cobra.Command, client *agency.Client, text string) (*exchangev1.
 			return answer, err
 		}
 	}
-	return client.TrackDocument(cmd.Context(), text)
+	answer, err := client.TrackDocument(cmd.Context(), text)
+	if err != nil {
+		return nil, err
+	}
+	// By document id only the ingress is asked; by envelope id every relay that
+	// the envelope passed.
+	id, err := envelope.IDFromBytes(answer.GetReceipt().GetEnvelopeId())
+	if err != nil {
+		return answer, nil
+	}
+	return client.Track(cmd.Context(), id)
 }
 
 func trackResultOf(answer *exchangev1.TrackResponse) trackResult {
@@ -104,7 +115,7 @@ func trackResultOf(answer *exchangev1.TrackResponse) trackResult {
 	result := trackResult{
 		DocumentID: header.GetDocumentId(), Sender: header.GetSender().GetCode(), Subject: header.GetDocument().GetSubject(),
 		Receipt: trackReceipt{
-			Relay: receipt.GetRelayId(), AcceptedAt: receipt.GetAcceptedAt().AsTime(), Copies: receipt.GetCopies(),
+			Relay: receipt.GetRelayId(), AcceptedAt: stamp(receipt.GetAcceptedAt()), Copies: receipt.GetCopies(),
 			Recipients: receipt.GetRecipients(), ContentSize: receipt.GetContentSize(),
 		},
 		Deliveries: []trackDelivery{}, Events: []trackEvent{}, SilentRelays: append([]string{}, answer.GetSilentRelayIds()...),
@@ -116,16 +127,24 @@ func trackResultOf(answer *exchangev1.TrackResponse) trackResult {
 		result.Deliveries = append(result.Deliveries, trackDelivery{
 			Agency: d.GetAgencyCode(), Home: d.GetHomeRelayId(), Transport: name(d.GetTransport().String(), "TRANSPORT_STATUS_"),
 			Status: statusCode(d.GetStatus()), Reason: name(d.GetReason().String(), "ERROR_REASON_"),
-			Note: d.GetNote(), UpdatedAt: d.GetUpdatedAt().AsTime(),
+			Note: d.GetNote(), UpdatedAt: stamp(d.GetUpdatedAt()),
 		})
 	}
 	for _, e := range answer.GetEvents() {
 		result.Events = append(result.Events, trackEvent{
-			At: e.GetAt().AsTime(), Relay: e.GetRelayId(), Action: name(e.GetAction().String(), "TRACE_ACTION_"),
+			At: stamp(e.GetAt()), Relay: e.GetRelayId(), Action: name(e.GetAction().String(), "TRACE_ACTION_"),
 			Peer: e.GetPeerRelayId(), Agency: e.GetAgencyCode(), Note: e.GetNote(),
 		})
 	}
 	return result
+}
+
+// stamp writes a time of the mesh; "" where there is none.
+func stamp(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return cli.Stamp(t.AsTime())
 }
 
 // name writes an enum value in lower case without its prefix, "" for
@@ -136,6 +155,13 @@ func name(value, prefix string) string {
 		return ""
 	}
 	return strings.ToLower(value)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }
 
 // statusCode writes a business status as its two digits.
@@ -149,12 +175,12 @@ func statusCode(code exchangev1.StatusCode) string {
 func (t trackResult) write(w io.Writer, out *cli.Output) error {
 	fmt.Fprintf(w, "%s\ndocument %s of %s  %s\n", t.EnvelopeID, cli.OneLine(t.DocumentID), t.Sender, cli.OneLine(t.Subject))
 	fmt.Fprintf(w, "accepted by relay %s at %s, copies %d, recipients %d, bytes %d\n",
-		t.Receipt.Relay, showTime(t.Receipt.AcceptedAt), t.Receipt.Copies, t.Receipt.Recipients, t.Receipt.ContentSize)
+		t.Receipt.Relay, orDash(t.Receipt.AcceptedAt), t.Receipt.Copies, t.Receipt.Recipients, t.Receipt.ContentSize)
 	err := out.Table(func(w io.Writer) error {
 		fmt.Fprint(w, "\nrecipient\thome\ttransport\tstatus\tsince\tnote\n")
 		for _, d := range t.Deliveries {
 			note := strings.TrimSpace(d.Reason + " " + d.Note)
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Agency, d.Home, d.Transport, d.Status, showTime(d.UpdatedAt), cli.OneLine(note))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Agency, orDash(d.Home), d.Transport, orDash(d.Status), orDash(d.UpdatedAt), cli.OneLine(note))
 		}
 		return nil
 	})
@@ -165,7 +191,7 @@ func (t trackResult) write(w io.Writer, out *cli.Output) error {
 		fmt.Fprint(w, "\ntime\trelay\tevent\twith\tnote\n")
 		for _, e := range t.Events {
 			with := strings.TrimSpace(e.Peer + " " + e.Agency)
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", showTime(e.At), e.Relay, e.Action, with, cli.OneLine(e.Note))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", orDash(e.At), e.Relay, e.Action, orDash(with), cli.OneLine(e.Note))
 		}
 		return nil
 	})

@@ -196,6 +196,9 @@ type Arrival struct {
 	Agency string
 	// ArrivedAt is when the home relay had it.
 	ArrivedAt time.Time
+	// Progress is called now and then by Save, from its goroutine; may be nil.
+	// Done counts what is on disk here, of Total bytes of all parts.
+	Progress func(Progress)
 
 	client *Client
 	// content of all parts, where it came along.

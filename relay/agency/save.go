@@ -55,12 +55,16 @@ type SavedFile struct {
 // field names of the contract (document_id), 64-bit numbers as strings and
 // bytes as base64.
 type description struct {
-	EnvelopeID string          `json:"envelope_id"`
-	Agency     string          `json:"agency"`
-	ArrivedAt  time.Time       `json:"arrived_at"`
-	Files      []describedFile `json:"files"`
-	Envelope   json.RawMessage `json:"envelope"`
+	EnvelopeID string `json:"envelope_id"`
+	Agency     string `json:"agency"`
+	// ArrivedAt is ISO 8601 in Vietnam time (QD28 Art. 14(4)).
+	ArrivedAt string          `json:"arrived_at"`
+	Files     []describedFile `json:"files"`
+	Envelope  json.RawMessage `json:"envelope"`
 }
+
+// vietnam is the zone that the axis keeps.
+var vietnam = time.FixedZone("+07", 7*60*60)
 
 // describedFile names a file inside the folder.
 type describedFile struct {
@@ -117,10 +121,15 @@ func (a *Arrival) save(ctx context.Context, dir string) (*Saved, error) {
 
 	parts := a.Envelope.GetHeader().GetParts()
 	names := fileNames(parts)
-	for i := range parts {
-		if err := a.savePart(ctx, i, filepath.Join(partial, names[i])); err != nil {
+	progress := Progress{}
+	for _, part := range parts {
+		progress.Total += part.GetSize()
+	}
+	for i, part := range parts {
+		if err := a.savePart(ctx, i, filepath.Join(partial, names[i]), progress); err != nil {
 			return nil, err
 		}
+		progress.Done += part.GetSize()
 	}
 	if err := removeOthers(partial, names); err != nil {
 		return nil, err
@@ -190,7 +199,7 @@ func (a *Arrival) describe(names []string) ([]byte, error) {
 		return nil, err
 	}
 	d := description{
-		EnvelopeID: a.ID.String(), Agency: a.Agency, ArrivedAt: a.ArrivedAt,
+		EnvelopeID: a.ID.String(), Agency: a.Agency, ArrivedAt: a.ArrivedAt.In(vietnam).Format("2006-01-02T15:04:05.000Z07:00"),
 		Files: make([]describedFile, len(names)), Envelope: text,
 	}
 	for i, f := range a.files("", names) {
@@ -211,7 +220,8 @@ func (a *Arrival) describe(names []string) ([]byte, error) {
 const maxDamaged = 3
 
 // savePart completes one file: what an earlier try left is hashed and kept.
-func (a *Arrival) savePart(ctx context.Context, i int, path string) error {
+// Progress is that of the parts before.
+func (a *Arrival) savePart(ctx context.Context, i int, path string, progress Progress) error {
 	part := a.Envelope.GetHeader().GetParts()[i]
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
@@ -219,7 +229,7 @@ func (a *Arrival) savePart(ctx context.Context, i int, path string) error {
 	}
 	defer file.Close()
 	for try := 1; ; try++ {
-		sum, err := a.complete(ctx, i, file)
+		sum, err := a.complete(ctx, i, file, progress)
 		if err != nil {
 			return fmt.Errorf("part %d: %w", i, err)
 		}
@@ -244,7 +254,7 @@ func (a *Arrival) savePart(ctx context.Context, i int, path string) error {
 
 // complete fills file up to the size of the part and returns the SHA-256 of
 // all of it.
-func (a *Arrival) complete(ctx context.Context, i int, file *os.File) ([]byte, error) {
+func (a *Arrival) complete(ctx context.Context, i int, file *os.File, progress Progress) ([]byte, error) {
 	size := a.Envelope.GetHeader().GetParts()[i].GetSize()
 	info, err := file.Stat()
 	if err != nil {
@@ -261,13 +271,29 @@ func (a *Arrival) complete(ctx context.Context, i int, file *os.File) ([]byte, e
 		return nil, err
 	}
 	sum := sha256.New()
-	if _, err := io.CopyN(sum, file, int64(offset)); err != nil {
+	hash := &watched{w: sum, at: progress, tell: a.Progress}
+	if _, err := io.CopyN(hash, file, int64(offset)); err != nil {
 		return nil, err
 	}
 	content := a.open(ctx, i, offset)
 	defer content.Close()
-	if _, err := io.Copy(io.MultiWriter(file, sum), content); err != nil {
+	if _, err := io.Copy(io.MultiWriter(file, hash), content); err != nil {
 		return nil, err
 	}
 	return sum.Sum(nil), nil
+}
+
+// watched tells of every piece that is written.
+type watched struct {
+	w    io.Writer
+	at   Progress
+	tell func(Progress)
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.w.Write(b)
+	if w.at.Done += uint64(n); w.tell != nil {
+		w.tell(w.at)
+	}
+	return n, err
 }

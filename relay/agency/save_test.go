@@ -56,9 +56,14 @@ func TestSaveWritesTheFolder(t *testing.T) {
 	mesh := newMesh(t, bac)
 	a := arrive(t, mesh, 100, "công văn.pdf", "phụ lục.docx")
 	dir := filepath.Join(t.TempDir(), "not", "yet", "there")
+	var last agency.Progress
+	a.Progress = func(p agency.Progress) { last = p }
 	saved, err := a.Save(testContext(t), dir)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if want := (agency.Progress{Done: 201, Total: 201}); last != want {
+		t.Errorf("progress at the end %+v, want %+v", last, want)
 	}
 	id := a.ID.String()
 	want := []string{id, id + "/công văn.pdf", id + "/envelope.json", id + "/phụ lục.docx"}

@@ -41,12 +41,13 @@ type Document struct {
 	Progress func(Progress)
 }
 
-// Progress tells how far a Submit has come.
+// Progress tells how far a Submit or a Save has come.
 type Progress struct {
-	// Sending: bytes go to the relay; before that they are hashed.
+	// Sending: bytes go to the relay; before that they are hashed. Never in a
+	// Save.
 	Sending bool
 	// Done of Total bytes of all parts. Done falls back when another relay has
-	// to start anew. Total is known once Sending.
+	// to start anew. Total is known once Sending, and in a Save.
 	Done, Total uint64
 }
 

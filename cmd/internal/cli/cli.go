@@ -29,6 +29,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -122,8 +123,9 @@ func prepare(cmd *cobra.Command, started *bool) {
 	}
 }
 
-// PrintError writes the reason of a failure for people: one line, or for a
-// refusal one line per field at fault, and what to do next where it is known.
+// PrintError writes the reason of a failure for people: one line for each fault
+// where there are several (fields of a refusal, relays that were tried), and
+// what to do next where it is known.
 func PrintError(w io.Writer, tool string, err error) {
 	if errors.Is(err, context.Canceled) {
 		fmt.Fprintf(w, "%s: interrupted\n", tool)
@@ -131,7 +133,7 @@ func PrintError(w io.Writer, tool string, err error) {
 	}
 	r, ok := envelope.AsRefusal(err)
 	if !ok {
-		fmt.Fprintf(w, "%s: %s\n", tool, OneLine(err.Error()))
+		printLines(w, tool+": ", err.Error())
 		return
 	}
 	switch {
@@ -141,9 +143,9 @@ func PrintError(w io.Writer, tool string, err error) {
 			fmt.Fprintf(w, "  %s: %s\n", p.Field, OneLine(p.Description))
 		}
 	case envelope.Temporary(err):
-		fmt.Fprintf(w, "%s: %s\n", tool, OneLine(reason(err, r)))
+		printLines(w, tool+": ", err.Error())
 	default:
-		fmt.Fprintf(w, "%s: refused: %s\n", tool, OneLine(reason(err, r)))
+		printLines(w, tool+": refused: ", err.Error())
 	}
 	if r.Quota != "" {
 		fmt.Fprintf(w, "  quota: %s\n", r.Quota)
@@ -153,14 +155,22 @@ func PrintError(w io.Writer, tool string, err error) {
 	}
 }
 
-// reason keeps the context that wraps a refusal, without the spelling of the
-// transport where the refusal is a bare gRPC status.
-func reason(err error, r *envelope.Refusal) string {
-	if text := err.Error(); !strings.Contains(text, "rpc error:") {
-		return text
+// printLines writes a text of one or more lines, those after the first
+// indented, without the spelling of the transport.
+func printLines(w io.Writer, prefix, text string) {
+	text = dialSpelling.ReplaceAllString(statusSpelling.ReplaceAllString(strings.TrimSpace(text), ""), "$1")
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(w, "%s%s\n", prefix, strings.TrimSpace(OneLine(line)))
+		prefix = "  "
 	}
-	return r.Message
 }
+
+// What gRPC puts before the words of a relay, and around those of the system
+// where a relay cannot be reached.
+var (
+	statusSpelling = regexp.MustCompile(`rpc error: code = \w+ desc = `)
+	dialSpelling   = regexp.MustCompile(`connection error: desc = "transport: (?:Error while dialing: )?((?:[^"\\]|\\.)*)"`)
+)
 
 func count(n int, what string) string {
 	if n == 1 {

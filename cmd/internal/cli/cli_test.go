@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/truclienthong/truc/cmd/internal/cli"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -60,7 +62,10 @@ func TestExitCodes(t *testing.T) {
 		"done":                 {args: []string{"do", "x"}, stdout: "did x\n"},
 		"done as json":         {args: []string{"do", "<x>", "-o", "json"}, stdout: `{"name":"<x>"}` + "\n"},
 		"help":                 {args: []string{"do", "--help"}},
-		"failed":               {args: []string{"do", "x"}, err: errors.New("disk\non fire"), code: 1, stderr: []string{"tool: disk on fire"}},
+		"failed":               {args: []string{"do", "x"}, err: errors.New("disk\r on\x1b fire"), code: 1, stderr: []string{"tool: disk  on  fire\n"}},
+		"failed twice":         {args: []string{"do", "x"}, err: fmt.Errorf("rows: %w", errors.Join(errors.New("line 2: a"), errors.New("line 3: b"))), code: 1, stderr: []string{"tool: rows: line 2: a\n  line 3: b\n"}},
+		"refused within":       {args: []string{"do", "x"}, err: fmt.Errorf("envelope 1: %w", status.Error(codes.NotFound, "not known")), code: 1, stderr: []string{"tool: refused: envelope 1: not known\n"}},
+		"out of reach":         {args: []string{"do", "x"}, err: fmt.Errorf("relay a:1: %w", status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp a:1: connection refused"`)), code: 1, stderr: []string{"tool: relay a:1: dial tcp a:1: connection refused\n"}},
 		"refused":              {args: []string{"do", "x"}, err: fmt.Errorf("submit: %w", problems), code: 1, stderr: []string{"2 problems", "\n  header.kind: missing\n", "\n  header.parts[2].name: has a [31m control\n"}},
 		"temporary":            {args: []string{"do", "x"}, err: busy, code: 1, stderr: []string{"too many", "quota: agency/G22", "try again in 3s"}},
 		"refused over grpc":    {args: []string{"do", "x"}, err: busy.GRPCStatus().Err(), code: 1, stderr: []string{"tool: too many\n", "try again in 3s"}},
@@ -112,5 +117,18 @@ func TestProfileFromEnvironment(t *testing.T) {
 	}
 	if got, _ := options.Profile(); got != "other.yaml" {
 		t.Errorf("profile %q, want the flag before the environment", got)
+	}
+}
+
+func TestTimesAreVietnamTime(t *testing.T) {
+	at := time.Date(2025, 10, 20, 18, 30, 0, 123_456_789, time.UTC)
+	if got, want := cli.Stamp(at), "2025-10-21T01:30:00.123+07:00"; got != want {
+		t.Errorf("stamp %s, want %s", got, want)
+	}
+	if got, want := cli.ShowTime(at), "2025-10-21 01:30:00"; got != want {
+		t.Errorf("shown %s, want %s", got, want)
+	}
+	if cli.Stamp(time.Time{}) != "" || cli.ShowTime(time.Time{}) != "-" {
+		t.Error("no time is written as one")
 	}
 }
