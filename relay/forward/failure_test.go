@@ -465,8 +465,9 @@ func TestReportRefused(t *testing.T) {
 		cause error
 		gone  bool
 	}{
-		"for now":  {cause: errors.New("disk"), gone: false},
-		"for good": {cause: envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, "unknown"), gone: true},
+		"for now":   {cause: errors.New("disk"), gone: false},
+		"too early": {cause: envelope.Refuse(notHome, "it still waits here"), gone: false},
+		"for good":  {cause: envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, "unknown"), gone: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {

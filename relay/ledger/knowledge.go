@@ -11,8 +11,11 @@ import (
 	"github.com/truclienthong/truc/routing"
 )
 
-// knowledge is what several relays together know of one envelope.
+// knowledge is what several relays together know of one envelope. Each is
+// believed about itself; what one says in the place of another is not.
 type knowledge struct {
+	self routing.RelayID
+	view routing.View
 	// id is the one asked for; zero where it was asked by document.
 	id envelope.ID
 	// header is nil until a relay sent one that gives the id.
@@ -53,17 +56,42 @@ func (k *knowledge) add(relay routing.RelayID, answer *relayv1.InquireResponse) 
 	if k.receipt == nil || relay == ingress {
 		k.receipt, k.ingress = answer.GetReceipt(), ingress
 	}
-	k.header, k.sender = header, routing.AgencyCode(answer.GetSenderCode())
-	k.events = append(k.events, answer.GetEvents()...)
+	k.header = header
+	if relay == k.self {
+		k.sender = routing.AgencyCode(answer.GetSenderCode())
+	} else if k.sender == "" {
+		// The header is proven by the id; who may see the envelope hangs on it.
+		k.sender = routing.AgencyCode(header.GetSender().GetCode())
+		if agency, ok := k.view.Agency(k.sender); ok {
+			k.sender = routing.AgencyCode(agency.GetCode())
+		}
+	}
+	for _, event := range answer.GetEvents() {
+		event.RelayId = string(relay)
+		k.events = append(k.events, event)
+	}
 	if answer.GetHoldsContent() {
 		k.holders = append(k.holders, string(relay))
 	}
 	for _, delivery := range answer.GetDeliveries() {
+		if delivery.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE && !k.knowsDone(relay, delivery.GetAgencyCode()) {
+			continue
+		}
 		if k.deliveries == nil {
 			k.deliveries = make(map[string]*exchangev1.Delivery)
 		}
 		k.deliveries[delivery.GetAgencyCode()] = better(k.deliveries[delivery.GetAgencyCode()], delivery)
 	}
+}
+
+// knowsDone reports whether the relay is one that learns of a confirmation: the
+// home of the agency, or the ingress by its report.
+func (k *knowledge) knowsDone(relay routing.RelayID, agency string) bool {
+	if relay == k.self || relay == k.ingress {
+		return true
+	}
+	entry, ok := k.view.Agency(routing.AgencyCode(agency))
+	return ok && entry.GetHomeRelayId() == string(relay)
 }
 
 // better chooses between what two relays say of one delivery: settled over

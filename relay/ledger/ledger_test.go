@@ -208,6 +208,37 @@ func TestTraceBelievesOnlyWhatGivesTheID(t *testing.T) {
 	}
 }
 
+// A relay that lies may say what it likes about itself, but gets nobody to see
+// an envelope, ends nobody else's delivery, and speaks in nobody else's name.
+func TestRelaysAreBelievedAboutThemselves(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	lie, err := m.ledgers["nam"].Inquire(t.Context(), &relayv1.InquireRequest{EnvelopeId: id[:]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lie.SenderCode = "K01"
+	lie.Deliveries = append(lie.Deliveries, &exchangev1.Delivery{AgencyCode: "H26", HomeRelayId: "nam", Transport: done})
+	lie.Events = []*exchangev1.TraceEvent{{RelayId: "trung", Action: exchangev1.TraceAction_TRACE_ACTION_CONFIRMED, AgencyCode: "H26"}}
+	m.lies = map[routing.RelayID]*relayv1.InquireResponse{"nam": lie}
+	req := byID(id)
+	req.AllRelays = true
+	for _, relay := range []routing.RelayID{"bac", "trung"} {
+		if response, err := m.ledgers[relay].Track(t.Context(), "K01", req); err == nil {
+			t.Errorf("%s: a stranger sees %v", relay, response)
+		}
+		response, err := m.ledgers[relay].Track(t.Context(), "G22", req)
+		if err != nil || statuses(response.GetDeliveries())["H26"] != processing || statuses(response.GetDeliveries())["H43"] != done {
+			t.Errorf("%s: got %v, %v, want H26 processing and H43 done", relay, response, err)
+		}
+		for _, event := range response.GetEvents() {
+			if event.GetRelayId() == "trung" && event.GetAction() == exchangev1.TraceAction_TRACE_ACTION_CONFIRMED {
+				t.Errorf("%s: nam speaks for trung: %v", relay, event)
+			}
+		}
+	}
+}
+
 func TestApply(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -229,6 +260,20 @@ func TestApply(t *testing.T) {
 			}},
 		{name: "not known here", agency: "H29", status: done, want: exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
 			change: func(m *mesh, c *envelope.Custody) { clear(m.spools["bac"].records) }},
+		{name: "still waits for its home", agency: "H29", status: done,
+			change: func(m *mesh, c *envelope.Custody) {
+				m.waiting(envelope.Onward{Relay: "nam", Agencies: []routing.AgencyCode{"H29"}})
+			}},
+		{name: "still waits for another relay", agency: "H29", status: done, want: exchangev1.ErrorReason_ERROR_REASON_NOT_HOME,
+			change: func(m *mesh, c *envelope.Custody) {
+				m.waiting(envelope.Onward{Relay: "trung", Agencies: []routing.AgencyCode{"H26", "H29"}})
+			}},
+		{name: "still waits in the inbox here", agency: "H29", status: fail, want: exchangev1.ErrorReason_ERROR_REASON_NOT_HOME,
+			change: func(m *mesh, c *envelope.Custody) {
+				for _, r := range m.spools["bac"].records {
+					r.Inboxes = []routing.AgencyCode{"H29"}
+				}
+			}},
 		{name: "no recipient", agency: "K01", status: done, want: exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND},
 		{name: "not an end", agency: "H29", status: processing, want: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD},
 		{name: "of another document", agency: "H29", status: done, want: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,

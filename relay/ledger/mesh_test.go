@@ -139,6 +139,13 @@ func (m *mesh) change(c *directoryv1.Command) {
 	}
 }
 
+// waiting gives the envelope at bac a duty that is still open.
+func (m *mesh) waiting(duty envelope.Onward) {
+	for _, r := range m.spools["bac"].records {
+		r.Onward = append(r.Onward, duty)
+	}
+}
+
 // travel puts a document of G22 to H26, H29 and H43 where it would be: accepted
 // at bac, passed by trung to nam, confirmed by H43, not by H29.
 func (m *mesh) travel() envelope.ID {

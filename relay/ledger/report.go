@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -17,12 +18,13 @@ import (
 // A report that can never be applied is refused: NOT_FOUND where the envelope
 // or the recipient is not known here, INVALID_FIELD where it contradicts the
 // envelope, WRONG_IDENTITY where the reporting relay is none of the mesh.
-// Everything else is temporary.
+// Everything else is temporary; NOT_HOME, where a relay reports that did not get
+// custody of the delivery from here yet, too.
 //
 // The relay that reports is mostly the home of the recipient, but need not be:
-// a relay on the way may have given up, and the agency may have moved since.
-// That it knows the envelope's id, which is a hash of its header, shows that
-// it had it.
+// a relay on the way may have given up, and the agency may have moved since. But
+// what still waits here has been nowhere else than, perhaps, where it waits to
+// go: a report of anyone else would end a delivery that never happened.
 func (l *Ledger) Apply(ctx context.Context, report *envelope.Custody) error {
 	err := l.apply(ctx, report)
 	outcome := "applied"
@@ -74,13 +76,19 @@ func (l *Ledger) plausible(view routing.View, report *envelope.Custody, record *
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,
 			"report on %s names another document than the envelope holds", s.ID)
 	}
+	if slices.Contains(record.Inboxes, s.Agency) || slices.ContainsFunc(record.Onward, func(duty envelope.Onward) bool {
+		return duty.Relay != report.Ingress && slices.Contains(duty.Agencies, s.Agency)
+	}) {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_HOME,
+			"relay %s reports on %s for %s, which still waits at relay %s", report.Ingress, s.ID, s.Agency, l.config.Self)
+	}
 	for _, delivery := range record.Deliveries {
 		if delivery.Agency != s.Agency {
 			continue
 		}
 		agency, _ := view.Agency(s.Agency)
 		if from := report.Ingress; from != delivery.Home && string(from) != agency.GetHomeRelayId() {
-			l.config.Logger.Info("report by a relay that is not home", "envelope", s.ID.String(),
+			l.config.Logger.Warn("report by a relay that is not home", "envelope", s.ID.String(),
 				"agency", string(s.Agency), "relay", string(from), "home", string(delivery.Home))
 		}
 		return nil

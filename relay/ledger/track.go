@@ -29,7 +29,7 @@ func (l *Ledger) Track(ctx context.Context, agency routing.AgencyCode, req *exch
 	if err != nil {
 		return nil, err
 	}
-	var all knowledge
+	all := knowledge{self: l.config.Self, view: l.config.Directory.View()}
 	if id := question.GetEnvelopeId(); len(id) > 0 {
 		all.id = envelope.ID(id)
 	}
@@ -91,7 +91,7 @@ func (l *Ledger) Trace(ctx context.Context, req *adminv1.TraceRequest) (*adminv1
 	if err != nil {
 		return nil, err
 	}
-	all := knowledge{id: id}
+	all := knowledge{self: l.config.Self, view: l.config.Directory.View(), id: id}
 	all.add(l.config.Self, own)
 	if !req.GetLocal() {
 		ask, lost := l.others()
