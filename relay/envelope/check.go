@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/routing"
@@ -158,6 +159,8 @@ func (c *checker) envelope(h *exchangev1.Header) {
 	if h.NotBefore != nil && h.GetPriority() != exchangev1.Priority_PRIORITY_HOA_TOC_HEN_GIO {
 		c.problem("header.not_before", invalid, "is set, but only a document hỏa tốc hẹn giờ (priority 4) waits for an hour")
 	}
+	c.instant("header.not_before", h.NotBefore)
+	c.instant("header.expires_at", h.ExpiresAt)
 	if h.NotBefore != nil && h.ExpiresAt != nil && !h.ExpiresAt.AsTime().After(h.NotBefore.AsTime()) {
 		c.problem("header.expires_at", invalid, "is not after header.not_before")
 	}
@@ -166,6 +169,13 @@ func (c *checker) envelope(h *exchangev1.Header) {
 	}
 	if d := h.GetDocument(); d.GetPages() > 999 {
 		c.warn("header.document.pages", "is %d, the standard allows at most 999", d.GetPages())
+	}
+}
+
+// instant checks a time that relays act on, and therefore keep.
+func (c *checker) instant(field string, at *timestamppb.Timestamp) {
+	if at.IsValid() && !Keepable(at.AsTime()) {
+		c.problem(field, invalid, "is in the year %d: relays keep 1970 to 2261", at.AsTime().Year())
 	}
 }
 

@@ -149,6 +149,8 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		"replaces one twice": {good(), func(h *exchangev1.Header) {
 			h.Business.Replaces = []*exchangev1.Replaced{{DocumentId: "1"}, {DocumentId: "2"}, {DocumentId: "1"}}
 		}, "header.business.replaces[2].document_id", invalid},
+		"expires never":        {good(), func(h *exchangev1.Header) { h.ExpiresAt = &timestamppb.Timestamp{Seconds: 253402300799} }, "header.expires_at", invalid},
+		"expired before 1970":  {good(), func(h *exchangev1.Header) { h.ExpiresAt = &timestamppb.Timestamp{Seconds: -1} }, "header.expires_at", invalid},
 		"status in a document": {good(), func(h *exchangev1.Header) { h.Status = goodStatus().Status }, "header.status", invalid},
 
 		"status without body":   {goodStatus(), func(h *exchangev1.Header) { h.Status = nil }, "header.status", invalid},

@@ -73,6 +73,10 @@ func NewCustody(h *exchangev1.Header, canonical []byte, a Acceptance) (*Custody,
 	return c, nil
 }
 
+// Keepable reports whether relays can keep a time: nanoseconds since 1970 in
+// 63 bits.
+func Keepable(t time.Time) bool { return !t.Before(time.Unix(0, 0)) && t.Year() < 2262 }
+
 // ReportFor builds the report by which relay self tells the ingress relay how
 // the delivery of r to s.Agency ended: a status envelope from the recipient to
 // the original sender, with the duty to hand it on to the ingress relay. It

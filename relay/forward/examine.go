@@ -39,8 +39,8 @@ func (f *Forwarder) examine(peer routing.RelayID, offer *relayv1.Offer) (*examin
 	if err != nil {
 		return nil, envelope.Refuse(invalidField, "offer.header: %v", err)
 	}
-	if header.GetSecrecy() > exchangev1.Secrecy_SECRECY_NONE {
-		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STATE_SECRET, "offer.header: marked as a state secret; secrets never enter")
+	if err := checkHeader(header, offer.GetPurpose()); err != nil {
+		return nil, err
 	}
 	destination, visited, err := parseWay(offer, peer)
 	if err != nil {
@@ -74,6 +74,11 @@ func (f *Forwarder) examine(peer routing.RelayID, offer *relayv1.Offer) (*examin
 	if x.custody.ID != id {
 		return nil, envelope.Refuse(invalidField, "offer.envelope_id: the header gives %s", x.custody.ID)
 	}
+	for _, at := range []time.Time{x.custody.AcceptedAt, x.custody.NotBefore, x.custody.ExpiresAt} {
+		if !at.IsZero() && !envelope.Keepable(at) {
+			return nil, envelope.Refuse(invalidField, "offer: a time in the year %d, which relays cannot keep", at.Year())
+		}
+	}
 	if !f.Clock().Before(x.custody.ExpiresAt) {
 		return nil, envelope.Refuse(expired, "lifetime ended at %s", x.custody.ExpiresAt.Format(time.RFC3339))
 	}
@@ -81,6 +86,21 @@ func (f *Forwarder) examine(peer routing.RelayID, offer *relayv1.Offer) (*examin
 		return nil, err
 	}
 	return x, f.assign(x, offer.GetPurpose(), destination, agencies)
+}
+
+// checkHeader refuses what no relay may let pass, whoever accepted it: a mark of
+// secrecy, also one that this release does not know, and what only relays state
+// about deliveries where it would come into an inbox.
+func checkHeader(header *exchangev1.Header, purpose relayv1.Purpose) error {
+	switch header.GetSecrecy() {
+	case exchangev1.Secrecy_SECRECY_UNSPECIFIED, exchangev1.Secrecy_SECRECY_NONE:
+	default:
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STATE_SECRET, "offer.header: marked as a state secret; secrets never enter")
+	}
+	if header.GetStatus().GetTransport() != 0 && purpose != relayv1.Purpose_PURPOSE_REPORT {
+		return envelope.Refuse(invalidField, "offer.header: a relay's report is for a relay, not for recipients")
+	}
+	return nil
 }
 
 // parseWay reads the relays of an offer. The caller is the last that had it.

@@ -129,12 +129,17 @@ func TestOfferRefused(t *testing.T) {
 		want      exchangev1.ErrorReason
 		temporary bool
 	}{
-		"id of another header":     {offer: func(o *offer) { o.EnvelopeId[0] ^= 1 }, want: invalidField},
-		"id too short":             {offer: func(o *offer) { o.EnvelopeId = o.EnvelopeId[1:] }, want: invalidField},
-		"header is no header":      {offer: func(o *offer) { o.Header = []byte{0xff} }, want: invalidField},
-		"header not canonical":     {offer: func(o *offer) { o.Header = append(o.Header, 8, 1) }, want: invalidField},
-		"hash too short":           {header: func(h *exchangev1.Header) { h.Parts[0].Sha256 = []byte{1} }, want: invalidField},
-		"state secret":             {header: func(h *exchangev1.Header) { h.Secrecy = exchangev1.Secrecy_SECRECY_MAT }, want: stateSecret},
+		"id of another header":   {offer: func(o *offer) { o.EnvelopeId[0] ^= 1 }, want: invalidField},
+		"id too short":           {offer: func(o *offer) { o.EnvelopeId = o.EnvelopeId[1:] }, want: invalidField},
+		"header is no header":    {offer: func(o *offer) { o.Header = []byte{0xff} }, want: invalidField},
+		"header not canonical":   {offer: func(o *offer) { o.Header = append(o.Header, 8, 1) }, want: invalidField},
+		"hash too short":         {header: func(h *exchangev1.Header) { h.Parts[0].Sha256 = []byte{1} }, want: invalidField},
+		"state secret":           {header: func(h *exchangev1.Header) { h.Secrecy = exchangev1.Secrecy_SECRECY_MAT }, want: stateSecret},
+		"secrecy not known here": {header: func(h *exchangev1.Header) { h.Secrecy = -1 }, want: stateSecret},
+		"report for an inbox": {header: func(h *exchangev1.Header) {
+			h.Kind, h.Status = exchangev1.Kind_KIND_STATUS, &exchangev1.Status{Transport: exchangev1.TransportStatus_TRANSPORT_STATUS_DONE}
+		}, want: invalidField},
+		"time that cannot be kept": {offer: func(o *offer) { o.ExpiresAt = timestamppb.New(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)) }, want: invalidField},
 		"no purpose":               {offer: func(o *offer) { o.Purpose = 0 }, want: invalidField},
 		"no recipients":            {offer: func(o *offer) { o.AgencyCodes = nil }, want: invalidField},
 		"recipient malformed":      {offer: func(o *offer) { o.AgencyCodes = []string{"../H29"} }, want: invalidField},

@@ -58,6 +58,11 @@ func TestBadInput(t *testing.T) {
 				{"header.document_id", invalid}, {"header.expires_at", invalid},
 				{"header.recipients[0]", exchangev1.ErrorReason_ERROR_REASON_UNKNOWN_RECIPIENT},
 			}},
+		{name: "an hour after the end of its lifetime", code: codes.InvalidArgument,
+			header: func(h *exchangev1.Header) {
+				h.Priority, h.NotBefore = exchangev1.Priority_PRIORITY_HOA_TOC_HEN_GIO, timestamppb.New(noon.AddDate(1, 0, 0))
+			},
+			problems: []problem{{"header.not_before", invalid}}},
 		{name: "unknown group", code: codes.InvalidArgument,
 			header:   func(h *exchangev1.Header) { h.Recipients = document("", "", nil, "@nobody").Recipients },
 			problems: []problem{{"header.recipients[0]", exchangev1.ErrorReason_ERROR_REASON_UNKNOWN_RECIPIENT}}},

@@ -223,7 +223,14 @@ func secretFirst(p envelope.Problem) int {
 // expiry is when the mesh gives the envelope up, or what is wrong with that.
 func (s *Service) expiry(now time.Time, header *exchangev1.Header) (time.Time, []envelope.Problem) {
 	if header.GetExpiresAt() == nil {
-		return now.Add(s.config.Limits.Lifetime), nil
+		expires := now.Add(s.config.Limits.Lifetime)
+		if hour := header.GetNotBefore(); hour != nil && !expires.After(hour.AsTime()) {
+			return expires, []envelope.Problem{{
+				Field: "header.not_before", Reason: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,
+				Description: fmt.Sprintf("is after the relay gives the document up, %s; name a later header.expires_at", expires.UTC().Format(time.RFC3339)),
+			}}
+		}
+		return expires, nil
 	}
 	expires := header.GetExpiresAt().AsTime()
 	if expires.After(now) {

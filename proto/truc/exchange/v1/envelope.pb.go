@@ -2357,10 +2357,11 @@ type Header struct {
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// When it was digitally signed; measured against ND30 Art. 18.
 	SignedAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=signed_at,json=signedAt,proto3" json:"signed_at,omitempty"`
-	// Not delivered before this instant; needs PRIORITY_HOA_TOC_HEN_GIO.
+	// Not delivered before this instant, which lies before expires_at; needs
+	// PRIORITY_HOA_TOC_HEN_GIO.
 	NotBefore *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
-	// Given up after this instant; absent means the relay's default lifetime
-	// after acceptance.
+	// Given up after this instant, before the year 2262; absent means the
+	// relay's default lifetime after acceptance.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// Unknown elements of the edXML message, raw. At most 65,536 bytes.
 	ExtensionRaw  []byte `protobuf:"bytes,19,opt,name=extension_raw,json=extensionRaw,proto3" json:"extension_raw,omitempty"`
