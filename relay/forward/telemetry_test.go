@@ -150,7 +150,7 @@ func collect(into map[string]float64, metric metricdata.Metrics) {
 func labelled[N int64 | float64](p metricdata.DataPoint[N]) string {
 	var labels []string
 	for _, a := range p.Attributes.ToSlice() {
-		labels = append(labels, string(a.Key)+"="+a.Value.Emit())
+		labels = append(labels, string(a.Key)+"="+a.Value.String())
 	}
 	slices.Sort(labels)
 	return "{" + strings.Join(labels, ",") + "}"

@@ -132,7 +132,7 @@ func (r *rerouted) apply(s *step) error {
 		}
 		return out
 	}
-	var inQueueHere, inInboxHere []routing.AgencyCode
+	var inQueueHere []routing.AgencyCode
 	inboxes := pick(r.Inboxes)
 	var onward []envelope.Onward
 	for _, o := range r.Onward {
@@ -153,7 +153,6 @@ func (r *rerouted) apply(s *step) error {
 		case inQueue:
 			inQueueHere = append(inQueueHere, a)
 		case inInbox:
-			inInboxHere = append(inInboxHere, a)
 			s.leaveInbox(h, d)
 		}
 		d.Place = handedOn // out of every queue and inbox for a moment
