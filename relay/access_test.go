@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
@@ -164,7 +166,7 @@ func TestServicesOfOthers(t *testing.T) {
 	}
 }
 
-func TestTextThatIsNotUTF8(t *testing.T) {
+func TestMessagesThatAreNotTaken(t *testing.T) {
 	m := newMesh(t)
 	m.start("bac", nil)
 	m.serving("bac")
@@ -188,6 +190,20 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 			header := append(part("một.pdf"), part("\xff")...)
 			start := append([]byte{1<<3 | 2, byte(len(header))}, header...)
 			request := append([]byte{1<<3 | 2, byte(len(start))}, start...)
+			stream, err := conn.NewStream(ctx, &exchangev1.ExchangeService_ServiceDesc.Streams[0], exchangev1.ExchangeService_Submit_FullMethodName, grpc.ForceCodec(raw{}))
+			if err != nil {
+				return err
+			}
+			if err := stream.SendMsg(&request); err != nil {
+				return err
+			}
+			var answer []byte
+			return stream.RecvMsg(&answer)
+		}},
+		{"two million recipients of two bytes", "message", func() error {
+			header := bytes.Repeat([]byte{3<<3 | 2, 0}, 2<<20)
+			start := protowire.AppendBytes([]byte{1<<3 | 2}, header)
+			request := protowire.AppendBytes([]byte{1<<3 | 2}, start)
 			stream, err := conn.NewStream(ctx, &exchangev1.ExchangeService_ServiceDesc.Streams[0], exchangev1.ExchangeService_Submit_FullMethodName, grpc.ForceCodec(raw{}))
 			if err != nil {
 				return err

@@ -22,7 +22,8 @@ import (
 // itself, without details; so the codec lets such a message through as an empty
 // one that carries a mark, and the interceptors refuse what is marked.
 
-// decoder is the usual codec, but for messages that do not decode.
+// decoder is the usual codec, but for messages that do not decode, or would
+// take much more memory than their bytes.
 type decoder struct{ encoding.CodecV2 }
 
 func newDecoder() decoder { return decoder{encoding.GetCodecV2("proto")} }
@@ -31,16 +32,31 @@ func newDecoder() decoder { return decoder{encoding.GetCodecV2("proto")} }
 // version has it.
 const markField protowire.Number = 19_999
 
+// maxElements bounds the messages and texts inside one message. A recipient of
+// two bytes becomes a hundred in memory, so the bytes alone bound little; this
+// is more than 20,000 recipients need in every list of a header, and messages
+// below smallMessage bytes cannot hold enough to matter.
+const (
+	maxElements  = 150_000
+	smallMessage = 64 << 10
+)
+
 func (d decoder) Unmarshal(data mem.BufferSlice, v any) error {
-	err := d.CodecV2.Unmarshal(data, v)
-	if err == nil {
-		return nil
-	}
 	message, ok := v.(proto.Message)
 	if !ok {
-		return err
+		return d.CodecV2.Unmarshal(data, v)
 	}
-	what := faultOf(message.ProtoReflect().Descriptor(), data.Materialize(), "")
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buffer.Free()
+	encoded, descriptor := buffer.ReadOnlyData(), message.ProtoReflect().Descriptor()
+	var what string
+	if len(encoded) > smallMessage && elements(descriptor, encoded, maxElements) > maxElements {
+		what = fmt.Sprintf("message: holds more than %d elements", maxElements)
+	} else if proto.Unmarshal(encoded, message) == nil {
+		return nil
+	} else {
+		what = faultOf(descriptor, encoded, "")
+	}
 	if what == "" {
 		what = "message: does not decode"
 	}
@@ -67,6 +83,35 @@ func undecoded(v any) error {
 		r.Problems = []envelope.Problem{{Field: field, Reason: r.Reason, Description: description}}
 	}
 	return r
+}
+
+// elements counts the messages, and the entries of lists of texts and bytes, in
+// an encoded message, up to a little more than most.
+func elements(d protoreflect.MessageDescriptor, b []byte, most int) (count int) {
+	for len(b) > 0 && count <= most {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return count
+		}
+		b = b[n:]
+		if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
+			return count
+		}
+		value := b[:n]
+		b = b[n:]
+		field := d.Fields().ByNumber(number)
+		if field == nil || kind != protowire.BytesType {
+			continue
+		}
+		switch {
+		case field.Kind() == protoreflect.MessageKind:
+			content, _ := protowire.ConsumeBytes(value)
+			count += 1 + elements(field.Message(), content, most-count)
+		case field.IsList():
+			count++
+		}
+	}
+	return count
 }
 
 // faultOf finds the first text that is not UTF-8 in an encoded message, as

@@ -15,7 +15,8 @@
 //   - A stream ends when the caller loses its right or the agency its home
 //     here, at the next change of the directory, not at the next call.
 //   - Memory per stream is bounded by one page of the inbox, the window of
-//     unconfirmed ids and one chunk of content.
+//     unconfirmed ids and one chunk of content; that of all submits of a caller
+//     by RoomPerCaller.
 //
 // It does not promise an order between envelopes of one lane across relays, and
 // it keeps no state of its own: what must survive is in the spool.
@@ -112,6 +113,9 @@ type Limits struct {
 	// StreamsPerAgency is how many Receive streams one agency may hold at one
 	// relay; default 16.
 	StreamsPerAgency int
+	// RoomPerCaller is how many bytes the open submits of one caller may hold in
+	// memory; default 64 MiB.
+	RoomPerCaller int64
 }
 
 // Config is all that the service needs.
@@ -147,6 +151,7 @@ type Service struct {
 
 	config  Config
 	streams *streams
+	rooms   *rooms
 	metrics *metrics
 }
 
@@ -160,6 +165,7 @@ const (
 	defaultUnconfirmed  = 256
 	maxConfirm          = 1_000
 	defaultAgencyStream = 16
+	defaultRoom         = 64 << 20
 )
 
 // New checks the configuration; nothing runs until a call comes in.
@@ -179,7 +185,7 @@ func New(c Config) (*Service, error) {
 	if missing != nil {
 		return nil, missing
 	}
-	if c.Limits.Lifetime < 0 || c.Limits.StreamsPerAgency < 0 {
+	if c.Limits.Lifetime < 0 || c.Limits.StreamsPerAgency < 0 || c.Limits.RoomPerCaller < 0 {
 		return nil, fmt.Errorf("ingress: limits must not be negative")
 	}
 	if c.Limits.Lifetime == 0 {
@@ -187,6 +193,9 @@ func New(c Config) (*Service, error) {
 	}
 	if c.Limits.StreamsPerAgency == 0 {
 		c.Limits.StreamsPerAgency = defaultAgencyStream
+	}
+	if c.Limits.RoomPerCaller == 0 {
+		c.Limits.RoomPerCaller = defaultRoom
 	}
 	if c.Accepting == nil {
 		c.Accepting = func() error { return nil }
@@ -210,5 +219,7 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ingress: %w", err)
 	}
-	return &Service{config: c, streams: newStreams(c.Limits.StreamsPerAgency), metrics: m}, nil
+	return &Service{
+		config: c, streams: newStreams(c.Limits.StreamsPerAgency), rooms: newRooms(c.Limits.RoomPerCaller), metrics: m,
+	}, nil
 }

@@ -39,13 +39,17 @@ func (s *Service) Submit(stream submitStream) error {
 
 // submission is one submit whose first message came in.
 type submission struct {
-	stream    submitStream
-	eager     bool
-	header    *exchangev1.Header
-	canonical []byte
-	id        envelope.ID
-	sender    routing.AgencyCode
-	log       *slog.Logger
+	stream submitStream
+	eager  bool
+	// header is let go before the transfer: it takes a multiple of canonical.
+	header *exchangev1.Header
+	// senderCode is the sender as the header writes it.
+	senderCode string
+	lane       envelope.Lane
+	canonical  []byte
+	id         envelope.ID
+	sender     routing.AgencyCode
+	log        *slog.Logger
 }
 
 // submit finds out who hands over what, and then whether it is accepted.
@@ -58,13 +62,22 @@ func (s *Service) submit(stream submitStream) (*exchangev1.SubmitAccepted, error
 	if err != nil {
 		return nil, err
 	}
-	sub := submission{stream: stream, eager: start.GetEager(), header: start.GetHeader()}
-	if sub.sender, err = s.sender(ctx, s.config.Directory.View(), sub.header); err != nil {
+	sub := submission{
+		stream: stream, eager: start.GetEager(), header: start.GetHeader(),
+		senderCode: start.GetHeader().GetSender().GetCode(), lane: envelope.LaneOf(start.GetHeader()),
+	}
+	start.Header = nil
+	if sub.sender, err = s.sender(ctx, s.config.Directory.View(), sub.senderCode); err != nil {
 		return nil, err
 	}
 	if sub.id, sub.canonical, err = envelope.HeaderID(sub.header); err != nil {
 		return nil, refuseField(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "header", "%v", err)
 	}
+	leave, err := s.takeRoom(ctx, &sub)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	ctx, span := s.span(continueTrace(ctx, start.GetTraceparent(), start.GetTracestate()), "accept", sub.id)
 	defer span.End()
 	sub.log = s.log(ctx, sub.id).With("sender", string(sub.sender))
@@ -76,7 +89,7 @@ func (s *Service) submit(stream submitStream) (*exchangev1.SubmitAccepted, error
 		return nil, err
 	}
 	sub.log.Info("envelope accepted", "recipients", answer.GetReceipt().GetRecipients(),
-		"bytes", answer.GetReceipt().GetContentSize(), "lane", envelope.LaneOf(sub.header), "repeat", answer.GetRepeat())
+		"bytes", answer.GetReceipt().GetContentSize(), "lane", sub.lane, "repeat", answer.GetRepeat())
 	return answer, nil
 }
 
@@ -98,6 +111,7 @@ func (s *Service) accept(ctx context.Context, sub *submission) (*exchangev1.Subm
 	if err != nil {
 		return nil, err
 	}
+	sub.header = nil
 	incoming, err := s.config.Spool.Begin(ctx, custody)
 	if err != nil {
 		return nil, err
@@ -111,7 +125,7 @@ func (s *Service) accept(ctx context.Context, sub *submission) (*exchangev1.Subm
 	}
 	// The transfer of a large file takes minutes, in which the sender may have
 	// been suspended.
-	if _, err := s.sender(ctx, s.config.Directory.View(), sub.header); err != nil {
+	if _, err := s.sender(ctx, s.config.Directory.View(), sub.senderCode); err != nil {
 		return nil, err
 	}
 	record, err := incoming.Commit(ctx)
@@ -148,8 +162,8 @@ func receiveStart(stream submitStream) (*exchangev1.SubmitStart, error) {
 }
 
 // sender finds the agency that sends, and proves that the caller may.
-func (s *Service) sender(ctx context.Context, view routing.View, header *exchangev1.Header) (routing.AgencyCode, error) {
-	agency, err := s.speaker(ctx, view, header.GetSender().GetCode(), "header.sender.code",
+func (s *Service) sender(ctx context.Context, view routing.View, code string) (routing.AgencyCode, error) {
+	agency, err := s.speaker(ctx, view, code, "header.sender.code",
 		exchangev1.ErrorReason_ERROR_REASON_SENDER_NOT_CALLER)
 	return routing.AgencyCode(agency.GetCode()), err
 }

@@ -149,6 +149,26 @@ func TestSenderSuspendedWhileSending(t *testing.T) {
 	}
 }
 
+// What the open submits of one caller hold in memory is bounded, and is free
+// again when they end; other callers do not notice.
+func TestRoomPerCaller(t *testing.T) {
+	content := strings.Repeat("x", 5000)
+	m := newMesh(t, ingress.Limits{RoomPerCaller: 8000})
+	one, two := document("G22", "1", []string{content}, "H26"), document("G22", "2", []string{content}, "H26")
+	_, err := m.sendMessages("bac", "agency/G22", startOf(one), func(*exchangev1.SubmitResume) []*exchangev1.SubmitRequest {
+		_, err := m.send("bac", "agency/G22", two, content)
+		if r, ok := envelope.AsRefusal(err); !ok || r.Reason != exchangev1.ErrorReason_ERROR_REASON_RATE_LIMITED || r.RetryAfter == 0 || r.Quota == "" {
+			t.Errorf("second: got %v, want RATE_LIMITED with quota and retry hint", err)
+		}
+		m.mustSend("bac", "agency/H26", document("H26", "1", []string{content}, "G22"), content)
+		return []*exchangev1.SubmitRequest{chunk(0, 0, content), commit()}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.mustSend("bac", "agency/G22", two, content)
+}
+
 // No receipt without a commit that worked.
 func TestFailedCommitGivesNoReceipt(t *testing.T) {
 	m := newMesh(t, ingress.Limits{})
