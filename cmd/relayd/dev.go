@@ -23,7 +23,12 @@ print each journey, then serve until Ctrl-C.
 
 DIR receives relays/{bac,trung,nam}/relay.yaml, profiles/operator.yaml,
 profiles/<agency code>.yaml, agencies.csv and the authority. Run again with the
-same DIR it goes on with the same mesh.`,
+same DIR it goes on with the same mesh.
+
+Fields with -o json: with --init-only one line with dir, operator (its profile) and
+agencies (the CSV); else one line per journey with envelope_id, from, to, subject,
+priority, receipt_ms, repeat_got_original_receipt, files (name, size, sha256,
+verified_at_recipients) and events (after_ms, relay, action, peer, agency).`,
 		Example: "  relayd dev\n  relayd dev --dir /tmp/mesh --port-base 9400\n  relayd dev --init-only && relayd run --config truc-dev/relays/bac/relay.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if portBase < 1 || portBase > 65_000 {

@@ -16,7 +16,11 @@ func newFsck(options *cli.Options) *cobra.Command {
 		Use: "fsck --config relay.yaml", Short: "Prove that the spool of a stopped relay is whole", Args: cobra.NoArgs,
 		Long: `Prove that the spool of a stopped relay is whole: every accepted envelope is there
 with all its bytes, no queue entry is without an envelope and no envelope without
-its entries. Exit status 1 when anything is found; nothing is changed.`,
+its entries. Exit status 1 when anything is found; nothing is changed.
+
+Fields with -o json: one line per finding with envelope_id ("" where it is about
+none) and problem; where nothing is found, one line with findings, 0.`,
+		Example: "  relayd fsck --config /etc/truc/relay.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := node.Load(config)
 			if err != nil {
@@ -26,7 +30,7 @@ its entries. Exit status 1 when anything is found; nothing is changed.`,
 			found := 0
 			err = node.Fsck(c, func(f node.Finding) {
 				found++
-				_ = out.Print(f, func(w io.Writer) error {
+				_ = out.Print(findingOf(f), func(w io.Writer) error {
 					_, err := fmt.Fprintln(w, f)
 					return err
 				})
@@ -47,4 +51,18 @@ its entries. Exit status 1 when anything is found; nothing is changed.`,
 	}
 	cmd.Flags().StringVar(&config, "config", "relay.yaml", "configuration of the relay")
 	return cmd
+}
+
+// finding is the JSON of one finding.
+type finding struct {
+	EnvelopeID string `json:"envelope_id"`
+	Problem    string `json:"problem"`
+}
+
+func findingOf(f node.Finding) finding {
+	row := finding{Problem: f.Problem}
+	if !f.ID.IsZero() {
+		row.EnvelopeID = f.ID.String()
+	}
+	return row
 }

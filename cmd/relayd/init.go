@@ -18,29 +18,43 @@ import (
 )
 
 func newInit(options *cli.Options) *cobra.Command {
-	var dir, id, region, listen, advertise, trustDomain string
+	var dir, id, region, listen, advertise, http, trustDomain string
 	cmd := &cobra.Command{
 		Use: "init --dir DIR --id ID --region R --listen H:P", Short: "Make key, certificate request and configuration of a relay", Args: cobra.NoArgs,
-		Long: `Make key, certificate request and configuration of a new relay in DIR.
+		Long: `Make key, certificate request and configuration of a new relay in DIR. The key
+stays there; nothing is overwritten.
 
-Then have the request signed by the authority of the mesh, put certificate and
-root beside it, name the voters in relay.yaml (the same list on each of the first
-relays, none on a relay that joins later), and run it:
+Then:
 
-  relayctl ca sign DIR/relay.csr --out DIR/relay.crt
-  cp root.crt DIR/
-  relayd run --config DIR/relay.yaml
-  relayctl raft add-nonvoter ID H:P      (only for a relay that joins later)`,
+  1. have the request signed by the authority of the mesh (trust domain as there):
+       relayctl ca sign DIR/relay.csr --out DIR/relay.crt
+  2. put the authority's root.crt into DIR
+  3. for the first relays of a new mesh only: name all of them in relay.yaml, the
+     same list on each, three, five or seven:
+       voters:
+         - {id: bac, address: "bac.example.vn:7400"}
+         ...
+     A relay that joins a mesh later has no such list.
+  4. relayd run --config DIR/relay.yaml
+  5. for a relay that joins later, from any machine with an operator's profile:
+       relayctl raft add-nonvoter ID HOST:PORT     (or add-voter)
+
+Fields with -o json: id, key, request, config (files written), certificate, trust
+(files that have to be put there).`,
 		Example: `  relayd init --dir /etc/truc --id bac --region "Bắc" --listen 0.0.0.0:7400 --advertise bac.example.vn:7400`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := routing.ParseRelayID(id); err != nil {
 				return cli.Usage("--id: %v", err)
 			}
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return err
+			host, _, err := net.SplitHostPort(cmp.Or(advertise, listen))
+			if err != nil {
+				return cli.Usage("--listen and --advertise are host:port: %v", err)
+			}
+			if node.Unspecified(host) {
+				return cli.Usage("nobody can dial %s: say with --advertise which host:port others dial", cmp.Or(advertise, listen))
 			}
 			config := node.Config{
-				ID: id, Region: region, Listen: listen, Advertise: advertise, HTTP: "127.0.0.1:7480",
+				ID: id, Region: region, Listen: listen, Advertise: advertise, HTTP: http,
 				Data: "data", Certificate: "relay.crt", Key: "relay.key", Trust: "root.crt",
 			}
 			key, request, file := filepath.Join(dir, "relay.key"), filepath.Join(dir, "relay.csr"), filepath.Join(dir, "relay.yaml")
@@ -49,11 +63,10 @@ relays, none on a relay that joins later), and run it:
 					return fmt.Errorf("%s is there already: relayd init does not overwrite a relay", name)
 				}
 			}
-			identity := tls.Identity{TrustDomain: trustDomain, Kind: tls.KindRelay, Name: id}
-			host, _, err := net.SplitHostPort(cmp.Or(advertise, listen))
-			if err != nil {
-				return cli.Usage("--listen and --advertise are host:port: %v", err)
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
 			}
+			identity := tls.Identity{TrustDomain: trustDomain, Kind: tls.KindRelay, Name: id}
 			csrPEM, keyPEM, err := pki.NewRequest(identity, host)
 			if err != nil {
 				return err
@@ -82,8 +95,10 @@ configuration        %s
 
 next:  relayctl ca sign %s --out %s
        put the root certificate of the mesh at %s
+       new mesh: name its first relays as voters in %s
        relayd run --config %s
-`, key, request, file, request, result.Certificate, result.Trust, file)
+       joining a mesh: relayctl raft add-nonvoter %s %s
+`, key, request, file, request, result.Certificate, result.Trust, file, file, id, cmp.Or(advertise, listen))
 				return err
 			})
 		},
@@ -94,6 +109,7 @@ next:  relayctl ca sign %s --out %s
 	flags.StringVar(&region, "region", "", "region it serves")
 	flags.StringVar(&listen, "listen", "", "host:port to listen on")
 	flags.StringVar(&advertise, "advertise", "", "host:port others dial; without it the same as --listen")
+	flags.StringVar(&http, "http", "127.0.0.1:7480", "host:port of health and metrics; keep it on loopback")
 	flags.StringVar(&trustDomain, "trust-domain", "truc.local", "trust domain of the mesh's authority")
 	for _, name := range []string{"dir", "id", "region", "listen"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {

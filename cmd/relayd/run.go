@@ -13,11 +13,18 @@ func newRun() *cobra.Command {
 	var config string
 	cmd := &cobra.Command{
 		Use: "run --config relay.yaml", Short: "Run a relay until it is interrupted", Args: cobra.NoArgs,
-		Long: `Run a relay until it is interrupted. It stops by itself, with exit status 1, when
-its disk fails to write: it never goes on with a guess.
+		Long: `Run a relay until it is interrupted (Ctrl-C or SIGTERM): it then stops taking
+calls, ends those under way, closes its stores and ends with exit status 0. It
+stops by itself, with exit status 1, when its disk fails to write: it never goes
+on with a guess. Certificates and the trust file are read again when they change.
+
+The log goes to standard error, in the form that "log" in relay.yaml says (format
+text or json, level debug, info, warn or error), with times in Vietnam time.
 
 GET /healthz and /readyz on the http address of the configuration tell whether it
-lives and whether it serves; /metrics is for Prometheus.`,
+lives and whether it takes documents (or why not); /metrics is for Prometheus.
+docs/operating.md says what they mean.`,
+		Example: "  relayd run --config /etc/truc/relay.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := node.Load(config)
 			if err != nil {

@@ -152,6 +152,9 @@ func (c Config) check() error {
 	}
 	address("listen", c.Listen)
 	address("advertise", c.Advertise)
+	if host, _, err := net.SplitHostPort(c.Advertise); err == nil && Unspecified(host) {
+		problems = append(problems, fmt.Errorf("advertise %q: nobody can dial it; name the host:port that others dial", c.Advertise))
+	}
 	if c.HTTP != "" {
 		address("http", c.HTTP)
 	}
@@ -180,4 +183,11 @@ func (c Config) check() error {
 		problems = append(problems, fmt.Errorf("log.format %q is neither text nor json", c.Log.Format))
 	}
 	return errors.Join(problems...)
+}
+
+// Unspecified reports whether a host stands for all addresses of a machine,
+// which can be listened on but not dialed.
+func Unspecified(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
 }

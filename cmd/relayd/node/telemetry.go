@@ -18,6 +18,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+
+	"github.com/truclienthong/truc/cmd/internal/cli"
 )
 
 // telemetry holds the providers of one relay. Metrics always go to the
@@ -68,13 +70,19 @@ func (t *telemetry) shutdown(ctx context.Context) error {
 	return errors.Join(t.tracers.Shutdown(ctx), t.meters.Shutdown(ctx))
 }
 
-// NewLogger returns the logger that the configuration asks for.
+// NewLogger returns the logger that the configuration asks for. Its times are
+// Vietnam time, as all that the tools write.
 func NewLogger(c Config, w io.Writer) *slog.Logger {
 	var level slog.Level
 	if c.Log.Level != "" {
 		_ = level.UnmarshalText([]byte(c.Log.Level)) // Load has checked it
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindTime {
+			a.Value = slog.StringValue(cli.Stamp(a.Value.Time()))
+		}
+		return a
+	}}
 	var handler slog.Handler = slog.NewTextHandler(w, options)
 	if c.Log.Format == "json" {
 		handler = slog.NewJSONHandler(w, options)
