@@ -30,6 +30,10 @@ func newAgency(options *cli.Options) *cobra.Command {
 	return agency
 }
 
+const agencyFields = `Fields with -o json, one line per agency: code, aliases, name, tier (1 central, 2
+province, 3 district, 4 commune), parent, home, standby, suspended, version (of the
+directory, when it was last changed).`
+
 // agencyRow is the JSON of an agency.
 type agencyRow struct {
 	Code      string   `json:"code"`
@@ -81,6 +85,7 @@ func newAgencyList(options *cli.Options) *cobra.Command {
 	var request adminv1.ListAgenciesRequest
 	cmd := &cobra.Command{
 		Use: "list", Short: "List agencies by code", Args: cobra.NoArgs,
+		Long:    "List agencies by code; without conditions all of them.\n\n" + agencyFields,
 		Example: "  relayctl agency list --under H26 --tier 4\n  relayctl agency list --search \"ba dinh\"",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if request.Tier > 4 {
@@ -120,6 +125,7 @@ func newAgencyList(options *cli.Options) *cobra.Command {
 func newAgencyShow(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "show CODE", Short: "Show one agency", Args: cobra.ExactArgs(1),
+		Long: "Show one agency.\n\n" + agencyFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := connect(cmd, options)
 			if err != nil {
@@ -154,7 +160,9 @@ func newAgencyAdd(options *cli.Options) *cobra.Command {
 		Use: "add --code CODE --name NAME --tier N", Short: "Add an agency", Args: cobra.NoArgs,
 		Long: `Add an agency. Without --home its home is that of the nearest superior agency
 that has one, else the relay with the fewest. A certificate from an outside
-authority that carries no name of the mesh is bound to it with --certificate.`,
+authority that carries no name of the mesh is bound to it with --certificate.
+
+` + changedFields,
 		Example: `  relayctl agency add --code H26.12.07 --name "UBND phường Trúc Bạch" --tier 4 --parent H26.12`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, file := range certificates {
@@ -188,7 +196,9 @@ func newAgencyMove(options *cli.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "move CODE RELAY", Short: "Give an agency another home", Args: cobra.ExactArgs(2),
 		Long: `Give an agency another home. Documents go on: those that wait at the old home are
-handed to the new one.`,
+handed to the new one.
+
+` + changedFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeDirectory(cmd, options, "moved to "+args[1], args[0], &directoryv1.Command{
 				Change: &directoryv1.Command_MoveAgency{MoveAgency: &directoryv1.MoveAgency{
@@ -205,7 +215,7 @@ func newAgencySuspend(options *cli.Options, suspended bool) *cobra.Command {
 		name, short, what = "suspend", "Let an agency neither send nor receive; what waits for it stays", "suspended"
 	}
 	return &cobra.Command{
-		Use: name + " CODE", Short: short, Args: cobra.ExactArgs(1),
+		Use: name + " CODE", Short: short, Args: cobra.ExactArgs(1), Long: short + ".\n\n" + changedFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeDirectory(cmd, options, what, args[0], &directoryv1.Command{
 				Change: &directoryv1.Command_SuspendAgency{SuspendAgency: &directoryv1.SuspendAgency{
@@ -217,6 +227,12 @@ func newAgencySuspend(options *cli.Options, suspended bool) *cobra.Command {
 func newAgencyExport(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "export", Short: "Write all agencies as CSV that import reads", Args: cobra.NoArgs,
+		Long: `Write all agencies to standard output as CSV that import reads. What import does
+not set is not in it: suspensions and bound certificates. The whole directory is
+what "relayctl raft backup" writes.
+
+With -o json one line per agency, with the fields of "relayctl agency list".`,
+		Example: "  relayctl agency export > agencies.csv",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect(cmd, options)
 			if err != nil {

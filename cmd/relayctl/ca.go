@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -25,7 +26,10 @@ func newCA(options *cli.Options) *cobra.Command {
 		Use:   "ca",
 		Short: "The built-in authority: issue, sign, revoke",
 		Long: `The built-in authority lives in a directory (--dir) on one machine, best one that
-is not a relay. Every relay and connector gets its root.crt as "trust".`,
+is not a relay. Every relay and connector gets its root.crt as "trust".
+
+Only revoke needs a profile: it tells the relays. The others work on the directory
+alone.`,
 	}
 	ca.PersistentFlags().StringVar(&dir, "dir", "ca", "directory of the authority")
 	must(ca.MarkPersistentFlagDirname("dir"))
@@ -38,6 +42,10 @@ func newCAInit(options *cli.Options, dir *string) *cobra.Command {
 	var domain string
 	cmd := &cobra.Command{
 		Use: "init", Short: "Make an authority", Args: cobra.NoArgs,
+		Long: `Make an authority: its key (root.key), its certificate (root.crt) and the list of
+what it issues. Keep a copy of the directory in a safe place.
+
+Fields with -o json: trust_domain, root (file), not_after.`,
 		Example: "  relayctl ca init --dir /secure/ca --trust-domain truc.gov.example",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			authority, err := pki.Create(*dir, domain)
@@ -59,6 +67,8 @@ func newCAInit(options *cli.Options, dir *string) *cobra.Command {
 	return cmd
 }
 
+const issuedFields = `Fields with -o json: serial, identity, certificate and key (files), not_after.`
+
 // issued is the JSON of a certificate that was made.
 type issued struct {
 	Serial      string `json:"serial"`
@@ -74,6 +84,14 @@ func newCAIssue(options *cli.Options, dir *string) *cobra.Command {
 	var validity time.Duration
 	cmd := &cobra.Command{
 		Use: "issue relay|agency|gateway|operator NAME", Short: "Make a key and its certificate", Args: cobra.ExactArgs(2),
+		Long: `Make a key and its certificate. NAME is the relay's id, the agency's code, the
+gateway's id, or the operator's name. For a relay better sign the request of
+"relayd init", so that its key never travels.
+
+A certificate is renewed by issuing it again and putting the new files in place of
+the old: programs read them again by themselves.
+
+` + issuedFields,
 		ValidArgs: []string{"relay", "agency", "gateway", "operator"},
 		Example:   "  relayctl ca issue agency H26.12.05 --out certificates",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -81,7 +99,7 @@ func newCAIssue(options *cli.Options, dir *string) *cobra.Command {
 			if err != nil {
 				return cli.Usage("%v", err)
 			}
-			authority, err := pki.Open(*dir)
+			authority, err := openAuthority(*dir)
 			if err != nil {
 				return err
 			}
@@ -112,7 +130,10 @@ func newCASign(options *cli.Options, dir *string) *cobra.Command {
 		Use: "sign CSR", Short: "Sign a certificate request", Args: cobra.ExactArgs(1),
 		Long: `Sign a certificate request, for example of "relayd init". The identity is that of
 the request; look at it before you sign, or say with --expect-kind and
---expect-name what it has to be.`,
+--expect-name what it has to be.
+
+Fields with -o json: serial, identity, certificate (file), not_after.`,
+		Example: "  relayctl ca sign relay.csr --expect-kind relay --expect-name bac --out relay.crt",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			csr, err := os.ReadFile(args[0])
 			if err != nil {
@@ -124,7 +145,7 @@ the request; look at it before you sign, or say with --expect-kind and
 					return cli.Usage("--expect-kind: %v", err)
 				}
 			}
-			authority, err := pki.Open(*dir)
+			authority, err := openAuthority(*dir)
 			if err != nil {
 				return err
 			}
@@ -170,13 +191,16 @@ func newCARevoke(options *cli.Options, dir *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "revoke SERIAL", Short: "Take a certificate back, on every relay at once", Args: cobra.ExactArgs(1),
 		Long: `Take a certificate back. The directory tells every relay, and streams that use the
-certificate are cut. The authority's index notes it too.`,
+certificate are cut. The authority's list notes it too. "relayctl ca list" has the
+serials.
+
+` + changedFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			serial, err := pki.ParseSerial(args[0])
 			if err != nil {
 				return cli.Usage("%v", err)
 			}
-			authority, err := pki.Open(*dir)
+			authority, err := openAuthority(*dir)
 			if err != nil {
 				return err
 			}
@@ -210,8 +234,12 @@ type certificateRow struct {
 func newCAList(options *cli.Options, dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the certificates the authority has made", Args: cobra.NoArgs,
+		Long: `List the certificates the authority has made, in order of time.
+
+Fields with -o json, one line per certificate: serial, identity, issued_at,
+not_after, key_hash (SHA-256 of the public key), revoked_at ("": it was not), reason.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			authority, err := pki.Open(*dir)
+			authority, err := openAuthority(*dir)
 			if err != nil {
 				return err
 			}
@@ -233,6 +261,15 @@ func newCAList(options *cli.Options, dir *string) *cobra.Command {
 			})
 		},
 	}
+}
+
+// openAuthority says what to do where there is none.
+func openAuthority(dir string) (*pki.Authority, error) {
+	authority, err := pki.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no authority in %s (%w); name its directory with --dir, or make one with \"relayctl ca init\"", dir, err)
+	}
+	return authority, err
 }
 
 // parseCertificate reads the first certificate of a PEM file.

@@ -24,6 +24,8 @@ func connect(cmd *cobra.Command, options *cli.Options) (*operator.Conn, error) {
 	return operator.Connect(cmd.Context(), profile, options.Logger(cmd))
 }
 
+const changedFields = `Fields with -o json: done (what was done), id, version (of the directory after it).`
+
 // changed is the JSON of commands that change the directory.
 type changed struct {
 	Done    string `json:"done"`

@@ -33,6 +33,9 @@ type gatewayRow struct {
 func newGatewayList(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List gateways by id", Args: cobra.NoArgs,
+		Long: `List gateways by id.
+
+Fields with -o json, one line per gateway: id, agencies (codes), suspended, version.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect(cmd, options)
 			if err != nil {
@@ -59,6 +62,8 @@ func newGatewaySet(options *cli.Options) *cobra.Command {
 	var suspended bool
 	cmd := &cobra.Command{
 		Use: "set ID CODE…", Short: "Set the agencies a gateway speaks for, in place of those before", Args: cobra.MinimumNArgs(2),
+		Long:    "Set the agencies a gateway speaks for, in place of those before.\n\n" + changedFields,
+		Example: "  relayctl gateway set ttdl-hanoi H26 H26.12 H26.12.05",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeDirectory(cmd, options, "set", args[0], &directoryv1.Command{
 				Change: &directoryv1.Command_PutGateway{PutGateway: &directoryv1.PutGateway{
@@ -72,6 +77,7 @@ func newGatewaySet(options *cli.Options) *cobra.Command {
 func newGatewayRemove(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove ID", Short: "Forget a gateway", Args: cobra.ExactArgs(1),
+		Long: "Forget a gateway.\n\n" + changedFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeDirectory(cmd, options, "removed", args[0], &directoryv1.Command{
 				Change: &directoryv1.Command_RemoveGateway{RemoveGateway: &directoryv1.RemoveGateway{Id: args[0]}}})

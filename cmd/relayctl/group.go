@@ -85,6 +85,9 @@ type groupRow struct {
 func newGroupList(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List groups by name", Args: cobra.NoArgs,
+		Long: `List the groups that are kept in the directory, by name.
+
+Fields with -o json, one line per group: name, agencies (codes), selectors, version.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect(cmd, options)
 			if err != nil {
@@ -114,7 +117,7 @@ func newGroupSet(options *cli.Options) *cobra.Command {
 	var selectors []string
 	cmd := &cobra.Command{
 		Use: "set NAME [CODE…]", Short: "Set the members of a group, in place of those before", Args: cobra.MinimumNArgs(1),
-		Long:    "Set the members of a group: agencies by code, and by condition.\n\n" + selectorHelp,
+		Long:    "Set the members of a group: agencies by code, and by condition.\n\n" + selectorHelp + "\n\n" + changedFields,
 		Example: "  relayctl group set border-provinces H14 H22 H37\n  relayctl group set hanoi-wards --select under=H26,tier=4",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			group := &directoryv1.Group{Name: strings.TrimPrefix(args[0], "@"), AgencyCodes: args[1:]}
@@ -139,6 +142,7 @@ func newGroupSet(options *cli.Options) *cobra.Command {
 func newGroupRemove(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Forget a group", Args: cobra.ExactArgs(1),
+		Long: "Forget a group.\n\n" + changedFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := strings.TrimPrefix(args[0], "@")
 			return changeDirectory(cmd, options, "removed", name, &directoryv1.Command{

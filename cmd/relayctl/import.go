@@ -8,24 +8,36 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/truclienthong/truc/cmd/internal/cli"
+	"github.com/truclienthong/truc/cmd/internal/operator"
 	"github.com/truclienthong/truc/routing"
 )
 
 func newAgencyImport(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
-		Use: "import FILE.csv", Short: "Add or change many agencies: all of them or none", Args: cobra.ExactArgs(1),
+		Use: "import FILE.csv|-", Short: "Add or change many agencies: all of them or none", Args: cobra.ExactArgs(1),
 		Long: `Add or change many agencies in one step. The file is CSV in UTF-8 with a header
 row; columns code, name, tier and parent_code are needed, home, standby, aliases
 (separated by ";") and code_qcvn102 are used where present. Wrong rows are named
 by line, and then nothing is imported. Importing the same file again changes
-nothing.`,
+nothing. "-" reads standard input.
+
+An agency without home gets that of its nearest superior, else the relay with the
+fewest. Agencies that are not in the file stay as they are.
+
+Fields with -o json: read, changed (new or other than before), version (of the
+directory after it).`,
+		Example: "  relayctl agency import agencies.csv",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file, err := os.Open(args[0])
-			if err != nil {
-				return err
+			input := cmd.InOrStdin()
+			if args[0] != "-" {
+				file, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer file.Close()
+				input = file
 			}
-			defer file.Close()
-			agencies, err := routing.ReadAgencies(file)
+			agencies, err := routing.ReadAgencies(input)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -35,7 +47,7 @@ nothing.`,
 			}
 			defer c.Close()
 			if err := c.AwaitRelays(cmd.Context(), agencies, func(missing string) {
-				fmt.Fprintf(cmd.ErrOrStderr(), "waiting for relays to register: %s\n", missing)
+				fmt.Fprintf(cmd.ErrOrStderr(), "waiting up to %s for relays to register: %s\n", operator.RelaysWithin, missing)
 			}); err != nil {
 				return err
 			}

@@ -27,8 +27,18 @@ command. A profile is a YAML file:
   key: operator.key
   trust: root.crt
 
+Name it with --profile FILE, or once for all with the environment variable
+TRUC_PROFILE. Files in it are relative to it.
+
 Exit status: 0 done, 1 refused or failed (the reason is on standard error),
-2 wrong usage.`,
+2 wrong usage.
+
+With -o json every result is one object on one line of standard output. The help
+of each command lists the fields; new ones may be added, none goes away. A field
+that has no value is "", 0, false, null or an empty list. Times are ISO 8601 in
+Vietnam time.
+
+Completion of commands and flags in the shell: relayctl completion --help.`,
 		Example: `  export TRUC_PROFILE=truc-dev/profiles/operator.yaml
   relayctl raft members
   relayctl agency list --under H26 --tier 4

@@ -57,15 +57,13 @@ func milliseconds(d *durationpb.Duration) *float64 {
 	return &ms
 }
 
-// stamp is ISO 8601 in Vietnam time, which the axis keeps (QD28 Art. 14(4)).
+// stamp writes a time of the mesh; "" where there is none.
 func stamp(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return ""
 	}
-	return t.AsTime().In(vietnam).Format("2006-01-02T15:04:05.000Z07:00")
+	return cli.Stamp(t.AsTime())
 }
-
-var vietnam = time.FixedZone("+07", 7*3600)
 
 // must is for what fails only when this program names a flag that it did not
 // declare.

@@ -20,6 +20,10 @@ func newRelay(options *cli.Options) *cobra.Command {
 	return relay
 }
 
+const relayFields = `Fields with -o json: id, region, address, state (active, draining, retired, lost),
+homes (how many agencies have their inbox there), reachable (from the relay that
+answers), round_trip_ms (null where not known), registered_at.`
+
 // relayRow is the JSON of a relay.
 type relayRow struct {
 	ID          string   `json:"id"`
@@ -51,6 +55,7 @@ func relays(cmd *cobra.Command, c *operator.Conn) ([]relayRow, error) {
 func newRelayList(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the relays, as the one that answers sees them", Args: cobra.NoArgs,
+		Long: "List the relays of the directory, as the one that answers sees them.\n\n" + relayFields,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect(cmd, options)
 			if err != nil {
@@ -75,6 +80,7 @@ func newRelayList(options *cli.Options) *cobra.Command {
 func newRelayShow(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one relay", Args: cobra.ExactArgs(1),
+		Long: "Show one relay, as the one that answers sees it.\n\n" + relayFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := connect(cmd, options)
 			if err != nil {

@@ -40,6 +40,11 @@ func word(name, prefix string) string { return strings.ToLower(strings.TrimPrefi
 func newRuleList(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List rules by id", Args: cobra.NoArgs,
+		Long: `List rules by id.
+
+Fields with -o json, one line per rule: id, effect (allow, deny), from, to
+(selectors; "all"), kinds (empty: all), note, version (of the directory, when it was
+set; 0: there from the start).`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect(cmd, options)
 			if err != nil {
@@ -76,7 +81,7 @@ func newRuleAdd(options *cli.Options) *cobra.Command {
 	var kinds []string
 	cmd := &cobra.Command{
 		Use: "add ID", Short: "Add a rule, or change the one with this id", Args: cobra.ExactArgs(1),
-		Long:    "Add a rule. It allows, unless --deny is given.\n\n" + selectorHelp + " \"all\" selects every agency.",
+		Long:    "Add a rule. It allows, unless --deny is given.\n\n" + selectorHelp + "\n\"all\" selects every agency.\n\n" + changedFields,
 		Example: "  relayctl rule add no-commune-to-centre --deny --from tier=4 --to tier=1 --note \"by way of the province\"",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rule := &directoryv1.Rule{Id: args[0], Effect: directoryv1.Effect_EFFECT_ALLOW, Note: note}
@@ -115,6 +120,7 @@ func newRuleAdd(options *cli.Options) *cobra.Command {
 func newRuleRemove(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove ID", Short: "Forget a rule", Args: cobra.ExactArgs(1),
+		Long: "Forget a rule.\n\n" + changedFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeDirectory(cmd, options, "removed", args[0], &directoryv1.Command{
 				Change: &directoryv1.Command_RemoveRule{RemoveRule: &directoryv1.RemoveRule{Id: args[0]}}})

@@ -57,7 +57,15 @@ func newTrace(options *cli.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "trace ID", Short: "Find one envelope anywhere in the mesh", Args: cobra.ExactArgs(1),
 		Long: `Find one envelope anywhere in the mesh: where it was accepted, the relays it
-passed, who has confirmed it, and which relays hold it. Times are Vietnam time.`,
+passed, who has confirmed it, and which relays hold its content still. Times are
+Vietnam time. With --local "accepted" is when the relay that answers took it.
+
+Fields with -o json: envelope_id, sender, ingress, accepted_at, copies, size (bytes
+of all parts), holders, silent_relays (asked, did not answer), parts (size, sha256),
+deliveries (agency, home, transport, status, reason, note, updated_at), events (at,
+relay, action, peer, agency, note). transport and status are those of "connector
+track --help".`,
+		Example: "  relayctl trace 0193fca0-5a1c-8000-8000-000000000000",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := envelope.ParseID(args[0])
 			if err != nil {
@@ -98,7 +106,7 @@ func tracedOf(id envelope.ID, r *adminv1.TraceResponse) traced {
 			row.Status = fmt.Sprintf("%02d", d.GetStatus())
 		}
 		if d.GetReason() != 0 {
-			row.Reason = strings.TrimPrefix(d.GetReason().String(), "ERROR_REASON_")
+			row.Reason = word(d.GetReason().String(), "ERROR_REASON_")
 		}
 		t.Deliveries = append(t.Deliveries, row)
 	}

@@ -18,8 +18,8 @@ import (
 const (
 	// importBatch keeps one command well below the largest that Raft takes.
 	importBatch = 512 << 10
-	// relaysWithin is how long an import waits for the relays it names.
-	relaysWithin = 30 * time.Second
+	// RelaysWithin is how long an import waits for the relays it names.
+	RelaysWithin = 30 * time.Second
 )
 
 // Imported is what came of an import.
@@ -72,7 +72,7 @@ func (c *Conn) AwaitRelays(ctx context.Context, agencies []*directoryv1.Agency, 
 			}
 		}
 	}
-	deadline := time.Now().Add(relaysWithin)
+	deadline := time.Now().Add(RelaysWithin)
 	for first := true; ; first = false {
 		r, err := c.Directory.ListRelays(ctx, &adminv1.ListRelaysRequest{})
 		if err != nil {

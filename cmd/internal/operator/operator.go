@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,8 +30,13 @@ const (
 	// answerWithin is how long a relay gets to answer the first call before the
 	// next relay of the profile is tried.
 	answerWithin = 3 * time.Second
-	// changeTries is how often a change whose outcome is unknown is asked for.
-	changeTries = 6
+	// comeUpWithin is how long a mesh gets whose relays all refuse connections,
+	// as they do in the moment they are started.
+	comeUpWithin = 10 * time.Second
+	// changeTries is how often a change whose outcome is unknown is asked for,
+	// changeWithin for how long: without a leader every try takes a while.
+	changeTries  = 6
+	changeWithin = 20 * time.Second
 )
 
 // Profile is an operator's profile: which relays, and with which certificate.
@@ -74,6 +81,8 @@ func (p Profile) Endpoint(logger *slog.Logger) (*tls.Endpoint, error) {
 // Conn is a connection to one relay.
 type Conn struct {
 	conn      *grpc.ClientConn
+	endpoint  *tls.Endpoint
+	logger    *slog.Logger
 	Raft      adminv1.RaftServiceClient
 	Directory adminv1.DirectoryServiceClient
 	Custody   adminv1.CustodyServiceClient
@@ -82,14 +91,19 @@ type Conn struct {
 // Dial makes a connection to the relay at address; it connects at the first
 // call.
 func Dial(endpoint *tls.Endpoint, address string) (*Conn, error) {
+	return dial(endpoint, address, tls.ExpectKind(tls.KindRelay))
+}
+
+func dial(endpoint *tls.Endpoint, address string, expect func(tls.Identity) error) (*Conn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(endpoint.ClientCredentials(tls.ExpectKind(tls.KindRelay))),
+		grpc.WithTransportCredentials(endpoint.ClientCredentials(expect)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
 		return nil, err
 	}
 	return &Conn{
-		conn: conn, Raft: adminv1.NewRaftServiceClient(conn),
+		conn: conn, endpoint: endpoint, logger: slog.New(slog.DiscardHandler),
+		Raft:      adminv1.NewRaftServiceClient(conn),
 		Directory: adminv1.NewDirectoryServiceClient(conn), Custody: adminv1.NewCustodyServiceClient(conn),
 	}, nil
 }
@@ -97,12 +111,37 @@ func Dial(endpoint *tls.Endpoint, address string) (*Conn, error) {
 // Close ends the connection.
 func (c *Conn) Close() error { return c.conn.Close() }
 
-// Connect returns a connection to the first relay of the profile that answers.
+// Connect returns a connection to the first relay of the profile that serves,
+// else to the first that answers: one that is not part of the mesh knows less.
 func Connect(ctx context.Context, p Profile, logger *slog.Logger) (*Conn, error) {
 	endpoint, err := p.Endpoint(logger)
 	if err != nil {
 		return nil, err
 	}
+	deadline := time.Now().Add(comeUpWithin)
+	for first := true; ; first = false {
+		c, err := p.connect(ctx, endpoint)
+		if err == nil {
+			c.logger = logger
+			return c, nil
+		}
+		if !envelope.Temporary(err) || ctx.Err() != nil || time.Now().After(deadline) || !p.refused(ctx) {
+			return nil, err
+		}
+		if first {
+			logger.Warn("no relay of the profile answers yet", "trying_for", comeUpWithin)
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// connect asks each relay once.
+func (p Profile) connect(ctx context.Context, endpoint *tls.Endpoint) (*Conn, error) {
+	var answers *Conn
 	var failures []error
 	for _, address := range p.Relays {
 		c, err := Dial(endpoint, address)
@@ -110,19 +149,60 @@ func Connect(ctx context.Context, p Profile, logger *slog.Logger) (*Conn, error)
 			return nil, err
 		}
 		try, cancel := context.WithTimeout(ctx, answerWithin)
-		_, err = c.Custody.Health(try, &adminv1.HealthRequest{})
+		health, err := c.Custody.Health(try, &adminv1.HealthRequest{})
 		cancel()
-		if err == nil {
+		switch {
+		case err == nil && health.GetServing():
+			if answers != nil {
+				answers.Close()
+			}
 			return c, nil
+		case err == nil && answers == nil:
+			answers = c
+			continue
 		}
 		c.Close()
+		if err == nil {
+			continue
+		}
 		err = fmt.Errorf("relay %s: %w", address, err)
-		if !envelope.Temporary(err) {
+		if !envelope.Temporary(err) && answers == nil {
 			return nil, err
 		}
 		failures = append(failures, err)
 	}
-	return nil, fmt.Errorf("no relay of the profile answers: %w", errors.Join(failures...))
+	if answers != nil {
+		return answers, nil
+	}
+	return nil, fmt.Errorf("no relay of the profile answers:\n%w", errors.Join(failures...))
+}
+
+// refused reports whether nobody listens at any relay's address.
+func (p Profile) refused(ctx context.Context) bool {
+	dialer := net.Dialer{Timeout: time.Second}
+	for _, address := range p.Relays {
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return false
+		}
+	}
+	return true
+}
+
+// Reach returns nil where the relay id answers at address.
+func (c *Conn) Reach(ctx context.Context, id, address string) error {
+	there, err := dial(c.endpoint, address, tls.ExpectRelay(id))
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	_, err = there.Custody.Health(ctx, &adminv1.HealthRequest{})
+	return err
 }
 
 // Change applies one directory command. The request id stays the same over
@@ -131,6 +211,8 @@ func Connect(ctx context.Context, p Profile, logger *slog.Logger) (*Conn, error)
 func (c *Conn) Change(ctx context.Context, command *directoryv1.Command) (*directoryv1.CommandResult, error) {
 	command.Version = 1
 	id := uuid.New()
+	ctx, cancel := context.WithTimeout(ctx, changeWithin)
+	defer cancel()
 	request := &adminv1.ChangeRequest{RequestId: id[:], Command: command}
 	for try := 1; ; try++ {
 		r, err := c.Directory.Change(ctx, request)
@@ -142,6 +224,7 @@ func (c *Conn) Change(ctx context.Context, command *directoryv1.Command) (*direc
 		case try == changeTries || !envelope.Temporary(err) || ctx.Err() != nil:
 			return nil, err
 		}
+		c.logger.Warn("the change was not made yet, trying again", "error", err)
 		select {
 		case <-time.After(time.Duration(100<<try) * time.Millisecond):
 		case <-ctx.Done():
