@@ -57,7 +57,7 @@ func (r *Relay) permit(ctx context.Context, method string) (leave func(), err er
 	if err != nil {
 		return nil, err
 	}
-	return r.calls.enter(identity)
+	return r.enter(identity)
 }
 
 // permitRelay holds a relay against the directory. A relay that the directory

@@ -280,6 +280,30 @@ func TestReflection(t *testing.T) {
 	}
 }
 
+// A gateway has its agencies' calls besides its own, and no more.
+func TestCallsPerGatewayAreBounded(t *testing.T) {
+	m := newMesh(t)
+	m.start("bac", func(c *relay.Config) { c.CallsPerAgency = 1 })
+	m.serving("bac")
+	m.putAgency("G22", "bac")
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_PutGateway{PutGateway: &directoryv1.PutGateway{
+		Gateway: &directoryv1.Gateway{Id: "sss", AgencyCodes: []string{"G22"}}}}})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	client := exchangev1.NewExchangeServiceClient(m.dial("bac", tls.KindGateway, "sss"))
+	for i := range 4 {
+		stream, err := client.Submit(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream.Send(&exchangev1.SubmitRequest{Message: &exchangev1.SubmitRequest_Start{
+			Start: &exchangev1.SubmitStart{Header: document("G22", fmt.Sprint(i), "x", "G22")}}})
+		if _, err = stream.Recv(); (err == nil) != (i < 3) || err != nil && !has(err, exchangev1.ErrorReason_ERROR_REASON_RATE_LIMITED) {
+			t.Errorf("call %d: got %v, want three served and the next RATE_LIMITED", i, err)
+		}
+	}
+}
+
 func TestCallsPerAgencyAreBounded(t *testing.T) {
 	m := newMesh(t)
 	m.start("bac", func(c *relay.Config) { c.CallsPerAgency = 1 })

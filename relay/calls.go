@@ -9,31 +9,42 @@ import (
 	"github.com/truclienthong/truc/tls"
 )
 
-// openCalls counts the calls that each agency has open, over all of its
-// connections, so that one of them cannot take the memory of all. Gateways and
-// relays speak for many and are bounded by their connections, operators are
-// few.
+// openCalls counts the calls that each agency and gateway has open, over all of
+// its connections, so that one of them cannot take the memory of all. Relays
+// speak for many and are bounded by their connections, operators are few.
 type openCalls struct {
-	most int
-
 	mu   sync.Mutex
 	open map[string]int // by identity
 }
 
-func newOpenCalls(most int) *openCalls { return &openCalls{most: most, open: make(map[string]int)} }
+func newOpenCalls() *openCalls { return &openCalls{open: make(map[string]int)} }
+
+// callsPerSpeaker is what a gateway gets for each agency that it speaks for: an
+// open inbox, and a call about what arrives there.
+const callsPerSpeaker = 2
 
 // enter counts a call until the returned function is called, or refuses it.
-func (o *openCalls) enter(identity tls.Identity) (leave func(), err error) {
-	if identity.Kind != tls.KindAgency {
+func (r *Relay) enter(identity tls.Identity) (leave func(), err error) {
+	most := r.config.CallsPerAgency
+	switch identity.Kind {
+	case tls.KindAgency:
+	case tls.KindGateway:
+		gateway, _ := r.config.Directory.View().Gateway(identity.Name)
+		most += callsPerSpeaker * len(gateway.GetAgencyCodes())
+	default:
 		return func() {}, nil
 	}
+	return r.calls.enter(identity, most)
+}
+
+func (o *openCalls) enter(identity tls.Identity, most int) (leave func(), err error) {
 	who := identity.String()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.open[who] >= o.most {
+	if o.open[who] >= most {
 		r := envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_RATE_LIMITED,
-			"%s has %d calls open at this relay; wait until some have ended", identity, o.most)
-		r.Quota, r.RetryAfter = "calls per agency", time.Second
+			"%s has %d calls open at this relay; wait until some have ended", identity, most)
+		r.Quota, r.RetryAfter = "calls per caller", time.Second
 		return nil, r
 	}
 	o.open[who]++

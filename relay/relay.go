@@ -84,7 +84,8 @@ type Config struct {
 	Lifetime time.Duration
 	// StreamsPerAgency is how many Receive streams one agency may hold here; 16.
 	StreamsPerAgency int
-	// CallsPerAgency is how many calls one agency may have open here; 256.
+	// CallsPerAgency is how many calls one agency may have open here; 256. A
+	// gateway may have two more for each agency that it speaks for.
 	CallsPerAgency int
 	// CallsPerConnection is how many calls one connection may have open; 32,768:
 	// a gateway receives for as many as 20,000 agencies.
@@ -113,7 +114,7 @@ func New(c Config) (*Relay, error) {
 	if err := c.complete(); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	return &Relay{config: c, state: newState(), calls: newOpenCalls(c.CallsPerAgency), startedAt: c.Clock()}, nil
+	return &Relay{config: c, state: newState(), calls: newOpenCalls(), startedAt: c.Clock()}, nil
 }
 
 func (c *Config) complete() error {

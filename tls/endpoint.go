@@ -62,6 +62,9 @@ type Config struct {
 	// MaxHandshakes is how many accepted connections may be in their handshake
 	// at once; one more ends the oldest of them. 0: 512.
 	MaxHandshakes int
+	// MaxConnections is how many accepted connections one identity may have;
+	// 0: 256.
+	MaxConnections int
 	// Clock is the time that certificates are judged by; nil: time.Now.
 	Clock  func() time.Time
 	Logger *slog.Logger
@@ -72,6 +75,7 @@ const (
 	defaultReloadInterval   = 2 * time.Second
 	defaultHandshakeTimeout = 10 * time.Second
 	defaultMaxHandshakes    = 512
+	defaultMaxConnections   = 256
 	// expiryNotice is how long before its end a certificate of ours is
 	// reported, once a day.
 	expiryNotice = 30 * 24 * time.Hour
@@ -108,6 +112,9 @@ func New(config Config) (*Endpoint, error) {
 	}
 	if config.MaxHandshakes <= 0 {
 		config.MaxHandshakes = defaultMaxHandshakes
+	}
+	if config.MaxConnections <= 0 {
+		config.MaxConnections = defaultMaxConnections
 	}
 	if config.Clock == nil {
 		config.Clock = time.Now

@@ -24,6 +24,8 @@ var (
 	ErrRevoked = errors.New("certificate is revoked")
 	// ErrWrongIdentity: a verified identity, but not one that belongs here.
 	ErrWrongIdentity = errors.New("wrong identity")
+	// ErrTooMany: the identity has as many connections as one may have.
+	ErrTooMany = errors.New("too many connections")
 	// ErrProtocol: the peer does not speak TLS, or none of our protocols.
 	ErrProtocol = errors.New("not a protocol of this port")
 	// ErrRefused: the peer refused our own certificate.
@@ -45,6 +47,8 @@ func reasonOf(err error) string {
 		return "revoked"
 	case errors.Is(err, ErrWrongIdentity):
 		return "wrong_identity"
+	case errors.Is(err, ErrTooMany):
+		return "too_many"
 	case errors.Is(err, ErrProtocol):
 		return "protocol"
 	case errors.Is(err, ErrRefused), isRemoteAlert(err):
@@ -63,7 +67,7 @@ func reasonOf(err error) string {
 // isAboutCertificate tells refusals that an operator has to hear of from the
 // noise that any open port attracts.
 func isAboutCertificate(err error) bool {
-	for _, target := range []error{ErrNoIdentity, ErrForeignRoot, ErrExpired, ErrRevoked, ErrWrongIdentity} {
+	for _, target := range []error{ErrNoIdentity, ErrForeignRoot, ErrExpired, ErrRevoked, ErrWrongIdentity, ErrTooMany} {
 		if errors.Is(err, target) {
 			return true
 		}

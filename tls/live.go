@@ -23,20 +23,29 @@ type conn struct {
 	reasons  atomic.Pointer[verified]
 }
 
-// registry holds every live connection, accepted or dialed.
+// registry holds every live connection, accepted or dialed. It bounds those that
+// one identity has opened: each costs memory, also when nothing is asked on it.
 type registry struct {
-	mu    sync.Mutex
-	conns map[*conn]struct{} // guarded by mu
+	mu       sync.Mutex
+	conns    map[*conn]struct{} // guarded by mu
+	accepted map[Identity]int   // guarded by mu
 }
 
-func (r *registry) add(c *conn) {
+func (r *registry) add(c *conn) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.conns == nil {
-		r.conns = make(map[*conn]struct{})
+		r.conns, r.accepted = make(map[*conn]struct{}), make(map[Identity]int)
+	}
+	if !c.dialed {
+		if most := c.endpoint.config.MaxConnections; r.accepted[c.identity] >= most {
+			return fmt.Errorf("%s: %w: it has %d; it has to close some first", c.identity, ErrTooMany, most)
+		}
+		r.accepted[c.identity]++
 	}
 	r.conns[c] = struct{}{}
 	c.endpoint.instruments.connection(c.dialed, 1)
+	return nil
 }
 
 func (r *registry) remove(c *conn) {
@@ -44,6 +53,11 @@ func (r *registry) remove(c *conn) {
 	defer r.mu.Unlock()
 	if _, ok := r.conns[c]; ok {
 		delete(r.conns, c)
+		if !c.dialed {
+			if r.accepted[c.identity]--; r.accepted[c.identity] == 0 {
+				delete(r.accepted, c.identity)
+			}
+		}
 		c.endpoint.instruments.connection(c.dialed, -1)
 	}
 }
@@ -64,7 +78,9 @@ func (r *registry) all() []*conn {
 func (e *Endpoint) enter(c *conn, v *verified) error {
 	c.endpoint, c.identity = e, v.identity
 	c.reasons.Store(v)
-	e.live.add(c)
+	if err := e.live.add(c); err != nil {
+		return err
+	}
 	if err := e.recheck(c, e.allAuthorities()); err != nil {
 		e.live.remove(c)
 		return err

@@ -2,6 +2,7 @@ package tls_test
 
 import (
 	"io"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -100,6 +101,34 @@ func TestConnectionsAreCounted(t *testing.T) {
 	counts.await(t, "truc.tls.connections", "in", 1)
 	c.Close()
 	counts.await(t, "truc.tls.connections", "in", 0)
+}
+
+// One identity has so many connections and no more; others do not notice, and
+// room comes back when one is closed.
+func TestConnectionsPerIdentityAreBounded(t *testing.T) {
+	s, ca, counts := port(t, func(c *tls.Config) { c.MaxConnections = 2 })
+	open := func(name string) net.Conn {
+		t.Helper()
+		c, err := newEndpoint(t, newStore(t, ca.issue(t, tls.KindRelay, name), ca.RootPEM()).config()).DialRaft(testContext(t), s.address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	first, second := open("nam"), open("nam")
+	echo(t, first)
+	echo(t, second)
+	mustEnd(t, open("nam"))
+	counts.await(t, "truc.tls.handshakes", "too_many", 1)
+	echo(t, second)
+	echo(t, open("trung"))
+	first.Close()
+	counts.await(t, "truc.tls.connections", "in", 2)
+	echo(t, open("nam"))
 }
 
 func echo(t *testing.T, c io.ReadWriter) {
