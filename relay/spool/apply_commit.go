@@ -232,17 +232,9 @@ func (s *step) becomeIngress(h *held, c *envelope.Custody) error {
 		return err
 	}
 	for _, d := range h.touched {
-		s.tally(d, 1)
+		s.counters.add(d, 1)
 	}
 	return nil
-}
-
-// tally counts a delivery of an envelope that this relay is ingress of.
-func (s *step) tally(d *delivery, n int64) {
-	s.counters.Accepted += n
-	if d.Place == settled {
-		*s.counters.outcome(d) += n
-	}
 }
 
 func (s *step) addInboxes(h *held, agencies []routing.AgencyCode, sequence uint64, at time.Time) error {
@@ -312,7 +304,7 @@ func (s *step) drop(h *held, keepChunks bool) error {
 			s.b.Delete(index.DeliveryKey(h.id, d.Agency))
 		}
 		if st.FromSender {
-			s.tally(d, -1)
+			s.counters.add(d, -1)
 		}
 	}
 	for _, d := range st.Duties {

@@ -131,7 +131,7 @@ func (s *step) install(h *held, r *stateRecord) error {
 			s.b.Put(index.DeliveryKey(h.id, d.Agency), encodeDelivery(d))
 		}
 		if st.FromSender {
-			s.tally(d, 1)
+			s.counters.add(d, 1)
 		}
 		if d.Place == inInbox {
 			s.counters.Inboxed++
@@ -179,13 +179,16 @@ func (s *step) forget(id envelope.ID) error {
 		return err
 	}
 	s.b.Delete(index.ExpiryKey(h.st.DueAt, h.st.Due, id))
-	if h.st.Paged {
-		all, err := deliveriesAt(s.v, id, h.st)
-		if err != nil {
-			return err
-		}
-		for _, d := range all {
+	all, err := deliveriesAt(s.v, id, h.st)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if h.st.Paged {
 			s.b.Delete(index.DeliveryKey(id, d.Agency))
+		}
+		if h.st.FromSender {
+			s.forgotten.add(d, 1)
 		}
 	}
 	return s.erase(id)

@@ -7,23 +7,6 @@ import (
 	"github.com/truclienthong/truc/relay/spool/index"
 )
 
-func transferAt(v *index.View, id envelope.ID) (*transfer, error) {
-	b, found, err := v.Get(index.TransferKey(id))
-	if err != nil || !found {
-		return nil, err
-	}
-	return decodeTransfer(b)
-}
-
-func chunkAt(v *index.View, id envelope.ID, generation uint64, part int, offset uint64) (location, bool, error) {
-	b, found, err := v.Get(index.ChunkKey(id, generation, part, offset))
-	if err != nil || !found {
-		return location{}, false, err
-	}
-	l, err := decodeLocation(b)
-	return l, err == nil, err
-}
-
 // here is the location of a record's content.
 func (s *step) here(c *content) location {
 	return location{Position: s.at, Skip: c.skip, Length: c.length, Record: uint32(s.size)}

@@ -130,10 +130,7 @@ func (c *checker) duties(id envelope.ID, st *state) error {
 			unsettled++
 		}
 		if st.FromSender {
-			c.counted.Accepted++
-			if d.Place == settled {
-				*c.counted.outcome(d)++
-			}
+			c.counted.add(d, 1)
 		}
 		switch d.Place {
 		case inQueue:

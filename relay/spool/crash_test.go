@@ -157,6 +157,7 @@ func TestVictim(t *testing.T) {
 // Kill the process at any moment, again and again: what was acknowledged is
 // there, and the crash rule holds.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
@@ -176,7 +177,7 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(out)
-		spared := 1 + random.IntN(400)
+		spared := 1 + random.IntN(300)
 		var after <-chan time.Time
 		killed := make(chan struct{})
 		for n := 0; lines.Scan(); n++ {
@@ -213,7 +214,8 @@ func TestKill(t *testing.T) {
 // Cut the power at any write: what was not synced is lost in any selection, and
 // the same holds. The index is synced apart; it must never be ahead.
 func TestPowerCut(t *testing.T) {
-	for round := range 4 {
+	t.Parallel()
+	for round := range 3 {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			t.Logf("seed %d", seed)
@@ -221,7 +223,7 @@ func TestPowerCut(t *testing.T) {
 			cfg := crashConfig(t.TempDir())
 			cfg.FS = d
 			log := newSaid()
-			for range 4 {
+			for range 3 {
 				s, err := spool.Open(cfg)
 				if err != nil {
 					t.Fatal(err)

@@ -1,9 +1,12 @@
 package spool
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
 )
 
@@ -31,4 +34,36 @@ func (s *Spool) Dump() map[string]string {
 		}
 	}
 	return out
+}
+
+// Break takes something away that must be there.
+func Break(cfg Config, what string, id envelope.ID) error {
+	s, err := Open(cfg)
+	if err != nil {
+		return err
+	}
+	err = s.machine.change(&step{}, func(st *step) error {
+		h, err := st.load(id)
+		if err != nil {
+			return err
+		}
+		switch what {
+		case "queue entry":
+			st.b.Delete(index.QueueKey(h.st.Duties[0].Relay, h.st.Lane, h.st.Duties[0].Sequence))
+		case "inbox entry":
+			st.b.Delete(index.InboxKey("A", h.st.Lane, h.st.Deliveries[0].Sequence))
+		case "envelope":
+			st.b.Delete(index.EnvelopeKey(id))
+		case "document":
+			st.b.Delete(index.DocumentKey("H26", "doc-1"))
+		case "segment":
+			st.live(h.st.Shares[0].Segment, 8)
+			st.b.Put([]byte{15}, nil)
+		case "counters":
+			st.counters.Accepted++
+			st.b.Put([]byte{15}, nil)
+		}
+		return nil
+	})
+	return errors.Join(err, s.store.Flush(context.Background()), s.Close())
 }

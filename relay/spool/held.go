@@ -32,40 +32,6 @@ type held struct {
 	fresh, dropped bool
 }
 
-// envelopeAt reads the state of an envelope; nil if it is not known.
-func envelopeAt(v *index.View, id envelope.ID) (*state, error) {
-	b, found, err := v.Get(index.EnvelopeKey(id))
-	if err != nil || !found {
-		return nil, err
-	}
-	return decodeState(b)
-}
-
-// headerAt reads what never changes of an envelope that is known.
-func headerAt(v *index.View, id envelope.ID) (*envelope.Custody, error) {
-	var all []byte
-	for page := 0; ; page++ {
-		b, found, err := v.Get(index.HeaderKey(id, page))
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			break
-		}
-		if all == nil {
-			all = b
-		} else {
-			all = append(all[:len(all):len(all)], b...)
-		}
-		if len(b) < headerPage {
-			break
-		}
-	}
-	r := versioned(all)
-	c := readHeader(r)
-	return c, r.done("header")
-}
-
 func (s *step) load(id envelope.ID) (*held, error) {
 	st, err := envelopeAt(s.v, id)
 	if err != nil {
@@ -118,41 +84,6 @@ func (s *step) delivery(h *held, agency routing.AgencyCode) (*delivery, error) {
 	return d, nil
 }
 
-// deliveryAt reads one delivery; nil if there is none.
-func deliveryAt(v *index.View, id envelope.ID, st *state, agency routing.AgencyCode) (*delivery, error) {
-	if !st.Paged {
-		for _, d := range st.Deliveries {
-			if d.Agency == agency {
-				return d, nil
-			}
-		}
-		return nil, nil
-	}
-	b, found, err := v.Get(index.DeliveryKey(id, agency))
-	if err != nil || !found {
-		return nil, err
-	}
-	return decodeDelivery(b)
-}
-
-// deliveriesAt reads all deliveries, by agency where there are many.
-func deliveriesAt(v *index.View, id envelope.ID, st *state) ([]*delivery, error) {
-	if !st.Paged {
-		return st.Deliveries, nil
-	}
-	all := make([]*delivery, 0, st.Count)
-	it := v.Iterator(index.Deliveries(id))
-	defer it.Close()
-	for ; it.Valid(); it.Next() {
-		d, err := decodeDelivery(it.Value())
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, d)
-	}
-	return all, it.Err()
-}
-
 func (h *held) touch(d *delivery) {
 	if h.touched == nil {
 		h.touched = make(map[routing.AgencyCode]*delivery)
@@ -200,19 +131,6 @@ func (s *step) addDelivery(h *held, d *delivery) {
 		}
 	}
 	h.change(d)
-}
-
-// outcome is the counter for how a settled delivery ended.
-func (c *Counters) outcome(d *delivery) *int64 {
-	switch {
-	case d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE:
-		return &c.Delivered
-	case d.Reason == exchangev1.ErrorReason_ERROR_REASON_EXPIRED:
-		return &c.Expired
-	case d.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED:
-		return &c.Recalled
-	}
-	return &c.Refused
 }
 
 // entry returns the queue entry of a duty.

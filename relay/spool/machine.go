@@ -8,14 +8,14 @@ import (
 	"sync"
 	"time"
 
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
 	"github.com/truclienthong/truc/relay/spool/journal"
 	"github.com/truclienthong/truc/routing"
 )
 
-// Counters are kept record by record, so that at any moment
-// Accepted = Delivered + Expired + Refused + Recalled + what is pending.
+// Counters are kept record by record.
 type Counters struct {
 	// Envelopes and Bytes are in custody: their content is not released.
 	Envelopes, Bytes int64
@@ -23,19 +23,50 @@ type Counters struct {
 	Inboxed, Queued int64
 	// Transfers are in progress or waiting to be resumed.
 	Transfers int64
-	// Accepted counts recipients of envelopes that this relay is ingress of;
-	// the others say what became of them.
+	Tally
+}
+
+// Tally counts recipients of envelopes that this relay is ingress of, and what
+// became of them. At any moment Accepted = Delivered + Expired + Refused +
+// Recalled + Pending.
+type Tally struct {
 	Accepted, Delivered, Expired, Refused, Recalled int64
 }
 
-// Pending is the number of accepted recipients whose outcome is not known yet.
-func (c Counters) Pending() int64 {
-	return c.Accepted - c.Delivered - c.Expired - c.Refused - c.Recalled
+// Pending is the number of recipients whose outcome is not known yet.
+func (t Tally) Pending() int64 {
+	return t.Accepted - t.Delivered - t.Expired - t.Refused - t.Recalled
 }
 
-func (c *Counters) fields() []*int64 {
-	return []*int64{&c.Envelopes, &c.Bytes, &c.Inboxed, &c.Queued, &c.Transfers,
-		&c.Accepted, &c.Delivered, &c.Expired, &c.Refused, &c.Recalled}
+// outcome is the counter for how a settled delivery ended.
+func (t *Tally) outcome(d *delivery) *int64 {
+	switch {
+	case d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE:
+		return &t.Delivered
+	case d.Reason == exchangev1.ErrorReason_ERROR_REASON_EXPIRED:
+		return &t.Expired
+	case d.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED:
+		return &t.Recalled
+	}
+	return &t.Refused
+}
+
+// add counts a delivery n times.
+func (t *Tally) add(d *delivery, n int64) {
+	t.Accepted += n
+	if d.Place == settled {
+		*t.outcome(d) += n
+	}
+}
+
+func (t *Tally) fields() []*int64 {
+	return []*int64{&t.Accepted, &t.Delivered, &t.Expired, &t.Refused, &t.Recalled}
+}
+
+func (m *machine) numbers() []*int64 {
+	c := &m.counters
+	own := []*int64{&c.Envelopes, &c.Bytes, &c.Inboxed, &c.Queued, &c.Transfers}
+	return slices.Concat(own, c.fields(), m.forgotten.fields())
 }
 
 // segment is what the spool knows of one segment of the journal.
@@ -68,7 +99,9 @@ type machine struct {
 	mu       sync.Mutex
 	segments map[uint64]*segment
 	counters Counters
-	lengths  map[routing.RelayID]int64
+	// forgotten is the part of the tally whose records are forgotten.
+	forgotten Tally
+	lengths   map[routing.RelayID]int64
 	// sequence is the next one to give out; every lower one that was given out
 	// is applied or on its way. visible is its value before the change that is
 	// being made: a view may lack entries from there on.
@@ -116,7 +149,7 @@ func (m *machine) load(v *index.View) error {
 		return err
 	} else if found {
 		r := versioned(b)
-		for _, field := range m.counters.fields() {
+		for _, field := range m.numbers() {
 			*field = int64(r.number())
 		}
 		if err := r.done("counters"); err != nil {
@@ -181,7 +214,7 @@ func (m *machine) seal(b *index.Batch) func() {
 	b.Put(index.PositionKey(), binary.BigEndian.AppendUint64(position, uint64(m.position.Offset)))
 	b.Put(index.SequenceKey(), binary.BigEndian.AppendUint64(nil, m.sequence))
 	counters := []byte{layoutVersion}
-	for _, field := range m.counters.fields() {
+	for _, field := range m.numbers() {
 		counters = binary.AppendUvarint(counters, uint64(*field))
 	}
 	b.Put(index.CountersKey(), counters)

@@ -373,6 +373,7 @@ func (m *model) compare(rt *rapid.T) {
 // The spool does what the model does, whatever is moved, released, recycled,
 // restarted or rebuilt between the steps.
 func TestSpoolIsItsModel(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	runs := 0
 	rapid.Check(t, func(rt *rapid.T) {

@@ -242,7 +242,7 @@ func lanesFrom(after envelope.Position) []envelope.Lane {
 	if after == (envelope.Position{}) {
 		return envelope.LaneOrder[:]
 	}
-	lanes := envelope.LaneOrder[slices.Index(envelope.LaneOrder[:], after.Lane):]
+	lanes := envelope.LaneOrder[max(slices.Index(envelope.LaneOrder[:], after.Lane), 0):]
 	if after.Sequence == math.MaxUint64 {
 		return lanes[1:] // behind the last of this lane
 	}

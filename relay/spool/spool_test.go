@@ -9,13 +9,18 @@ import (
 
 func TestMain(m *testing.M) {
 	// Opening badger dominates; -rapid.checks runs more.
-	if err := flag.Set("rapid.checks", "10"); err != nil {
+	if err := flag.Set("rapid.checks", "5"); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+	goleak.VerifyTestMain(m,
+		// Badger leaves these behind when it cannot open a damaged index.
+		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
+		goleak.IgnoreAnyFunction("github.com/dgraph-io/ristretto/v2/z.(*AllocatorPool).freeupAllocators"),
+	)
 }
 
 func TestWhatIsCommittedIsThere(t *testing.T) {
+	t.Parallel()
 	for name, sizes := range map[string][]int{
 		"no part":     nil,
 		"empty part":  {0},

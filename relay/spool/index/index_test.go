@@ -19,10 +19,10 @@ import (
 
 func TestMain(m *testing.M) {
 	// Opening badger dominates; -rapid.checks runs more.
-	if err := flag.Set("rapid.checks", "12"); err != nil {
+	if err := flag.Set("rapid.checks", "6"); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+	goleak.VerifyTestMain(m)
 }
 
 // sealed counts batches, and writes the count where only Seal writes.
