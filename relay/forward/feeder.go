@@ -172,7 +172,7 @@ func (fd *feeder) start(ctx context.Context, e envelope.QueueEntry, now time.Tim
 	}
 	fd.underWay[e.ID] = true
 	fd.work.Go(func() {
-		gone := fd.f.handOn(ctx, &attempt{destination: fd.d, entry: e, outlet: o, pass: p})
+		gone := fd.f.trying(ctx, &attempt{destination: fd.d, entry: e, outlet: o, pass: p})
 		if !large {
 			<-o.offers
 		}

@@ -203,7 +203,7 @@ func (in *intake) offer(ctx context.Context, offer *relayv1.Offer) error {
 	}
 	in.work.Go(func() {
 		defer free()
-		t.run(ctx)
+		t.taken(ctx)
 	})
 	return nil
 }
