@@ -85,9 +85,13 @@ type raft struct {
 	adminv1.UnimplementedRaftServiceServer
 }
 
-// replication serves nothing.
+// replication serves no better.
 type replication struct {
 	directoryv1.UnimplementedReplicationServiceServer
+}
+
+func (replication) Restore(grpc.ClientStreamingServer[directoryv1.RestoreRequest, directoryv1.RestoreResponse]) error {
+	panic("a fault in a stream")
 }
 
 func (raft) Status(context.Context, *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
@@ -118,6 +122,13 @@ func TestServicesOfOthers(t *testing.T) {
 		if _, err := operator.Status(ctx, &adminv1.StatusRequest{}); status.Code(err) != codes.Internal {
 			t.Errorf("panic: got %v, want Internal", err)
 		}
+	}
+	faulty, err := directoryv1.NewReplicationServiceClient(m.dial("bac", tls.KindRelay, "bac")).Restore(ctx)
+	if err == nil {
+		_, err = faulty.CloseAndRecv()
+	}
+	if status.Code(err) != codes.Internal {
+		t.Errorf("panic in a stream: got %v, want Internal", err)
 	}
 	if _, err := operator.Members(ctx, &adminv1.MembersRequest{}); status.Code(err) != codes.Unavailable || strings.Contains(err.Error(), "path") {
 		t.Errorf("untyped error: got %v, want Unavailable without the text", err)

@@ -32,6 +32,8 @@ type memory struct {
 	sequence  uint64
 	// failCommit, where set, is what every commit answers.
 	failCommit error
+	// damaged content, and lost records, cannot be read.
+	damaged, lost map[envelope.ID]bool
 }
 
 var (
@@ -138,6 +140,9 @@ func (in *incoming) Close() error { return nil }
 func (m *memory) Record(id envelope.ID) (*envelope.Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.lost[id] {
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DAMAGED, "check sum differs")
+	}
 	if r, ok := m.records[id]; ok {
 		return r, nil
 	}
@@ -147,6 +152,9 @@ func (m *memory) Record(id envelope.ID) (*envelope.Record, error) {
 func (m *memory) Content(id envelope.ID, part int, offset uint64) (io.ReadCloser, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.damaged[id] {
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DAMAGED, "check sum differs")
+	}
 	return io.NopCloser(bytes.NewReader(m.content[id][part][offset:])), nil
 }
 

@@ -131,10 +131,14 @@ func (s *Service) serveInbox(ctx context.Context, agency routing.AgencyCode, req
 // meanwhile and is passed over.
 func (s *Service) deliver(ctx context.Context, entry envelope.InboxEntry, inline uint64, send func(*exchangev1.ReceiveResponse) error) error {
 	record, err := s.config.Spool.Record(entry.ID)
-	if isReason(err, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
+	switch {
+	case isReason(err, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND):
 		return nil
-	}
-	if err != nil {
+	case isReason(err, exchangev1.ErrorReason_ERROR_REASON_DAMAGED):
+		// Its own fault must not stop what waits behind it.
+		s.log(ctx, entry.ID).Error("envelope cannot be delivered", "agency", entry.Agency, "error", err)
+		return nil
+	case err != nil:
 		return fmt.Errorf("deliver %s to %s: %w", entry.ID, entry.Agency, err)
 	}
 	ctx, span := s.span(continueTrace(ctx, record.TraceParent, record.TraceState), "deliver", entry.ID)

@@ -223,6 +223,34 @@ func TestInlineContentAndFetch(t *testing.T) {
 	}
 }
 
+// An arrival that cannot be read stops itself and not the inbox; where only its
+// content is damaged, it comes without, and Fetch says what is wrong.
+func TestOneBadArrival(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	lost, unreadable := m.deliver("record", 3, "không"), m.deliver("header", 3, "một")
+	damaged, good := m.deliver("content", 2, "hai"), m.deliver("good", 0, "ba")
+	spool := m.relays["bac"].spool
+	spool.mu.Lock()
+	spool.records[unreadable].Header = []byte{0xff}
+	spool.lost = map[envelope.ID]bool{lost: true}
+	spool.damaged = map[envelope.ID]bool{damaged: true}
+	spool.mu.Unlock()
+	got := m.drain("bac", "agency/H26", &exchangev1.ReceiveRequest{AgencyCode: "H26", InlineLimit: 100})
+	if len(got) != 2 || envelope.ID(got[0].GetEnvelope().GetId()) != damaged || envelope.ID(got[1].GetEnvelope().GetId()) != good {
+		t.Fatalf("got %v, want the damaged and the good one", got)
+	}
+	if got[0].GetHasContent() || !got[1].GetHasContent() {
+		t.Errorf("content came along: %t and %t, want only that of the good one", got[0].GetHasContent(), got[1].GetHasContent())
+	}
+	stream, err := m.relays["bac"].agency.Fetch(as(t.Context(), "agency/H26"), &exchangev1.FetchRequest{EnvelopeId: damaged[:]})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if !has(err, exchangev1.ErrorReason_ERROR_REASON_DAMAGED) {
+		t.Errorf("fetch: got %v, want DAMAGED", err)
+	}
+}
+
 func TestReceiveLimits(t *testing.T) {
 	m := newMesh(t, ingress.Limits{})
 	for _, test := range []struct {
