@@ -91,7 +91,7 @@ func newAgencyList(options *cli.Options) *cobra.Command {
 			if request.Tier > 4 {
 				return cli.Usage("--tier %d: 1 central, 2 province, 3 district, 4 commune", request.Tier)
 			}
-			c, err := connect(cmd, options)
+			c, err := lookUp(cmd, options)
 			if err != nil {
 				return err
 			}
@@ -127,7 +127,7 @@ func newAgencyShow(options *cli.Options) *cobra.Command {
 		Use: "show CODE", Short: "Show one agency", Args: cobra.ExactArgs(1),
 		Long: "Show one agency.\n\n" + agencyFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect(cmd, options)
+			c, err := lookUp(cmd, options)
 			if err != nil {
 				return err
 			}
@@ -234,7 +234,7 @@ what "relayctl raft backup" writes.
 With -o json one line per agency, with the fields of "relayctl agency list".`,
 		Example: "  relayctl agency export > agencies.csv",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(cmd, options)
+			c, err := lookUp(cmd, options)
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/truclienthong/truc/cmd/internal/cli"
 	"github.com/truclienthong/truc/cmd/internal/operator"
 	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
+	"github.com/truclienthong/truc/relay/envelope"
 )
 
 // connect returns a connection to the first relay of the profile that answers.
@@ -22,6 +23,23 @@ func connect(cmd *cobra.Command, options *cli.Options) (*operator.Conn, error) {
 		return nil, err
 	}
 	return operator.Connect(cmd.Context(), profile, options.Logger(cmd))
+}
+
+// lookUp is connect for commands that read the directory: what was changed by
+// the command before, at whichever relay, is seen.
+func lookUp(cmd *cobra.Command, options *cli.Options) (*operator.Conn, error) {
+	c, err := connect(cmd, options)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Fresh(cmd.Context()); err != nil {
+		if cmd.Context().Err() != nil || !envelope.Temporary(err) {
+			c.Close()
+			return nil, err
+		}
+		fmt.Fprintln(cmd.ErrOrStderr(), "note: the directory has no leader just now; this is the copy of one relay")
+	}
+	return c, nil
 }
 
 const changedFields = `Fields with -o json: done (what was done), id, version (of the directory after it).`

@@ -37,7 +37,7 @@ func newGatewayList(options *cli.Options) *cobra.Command {
 
 Fields with -o json, one line per gateway: id, agencies (codes), suspended, version.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(cmd, options)
+			c, err := lookUp(cmd, options)
 			if err != nil {
 				return err
 			}

@@ -89,7 +89,7 @@ func newGroupList(options *cli.Options) *cobra.Command {
 
 Fields with -o json, one line per group: name, agencies (codes), selectors, version.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(cmd, options)
+			c, err := lookUp(cmd, options)
 			if err != nil {
 				return err
 			}

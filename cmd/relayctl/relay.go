@@ -57,7 +57,7 @@ func newRelayList(options *cli.Options) *cobra.Command {
 		Use: "list", Short: "List the relays, as the one that answers sees them", Args: cobra.NoArgs,
 		Long: "List the relays of the directory, as the one that answers sees them.\n\n" + relayFields,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(cmd, options)
+			c, err := lookUp(cmd, options)
 			if err != nil {
 				return err
 			}
@@ -82,7 +82,7 @@ func newRelayShow(options *cli.Options) *cobra.Command {
 		Use: "show ID", Short: "Show one relay", Args: cobra.ExactArgs(1),
 		Long: "Show one relay, as the one that answers sees it.\n\n" + relayFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect(cmd, options)
+			c, err := lookUp(cmd, options)
 			if err != nil {
 				return err
 			}

@@ -46,7 +46,7 @@ Fields with -o json, one line per rule: id, effect (allow, deny), from, to
 (selectors; "all"), kinds (empty: all), note, version (of the directory, when it was
 set; 0: there from the start).`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(cmd, options)
+			c, err := lookUp(cmd, options)
 			if err != nil {
 				return err
 			}

@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
@@ -33,10 +34,15 @@ const (
 	// comeUpWithin is how long a mesh gets whose relays all refuse connections,
 	// as they do in the moment they are started.
 	comeUpWithin = 10 * time.Second
+	// serveWithin is how long relays that answer get to serve, which takes a
+	// moment at the start; then one that does not serve will do.
+	serveWithin = 3 * time.Second
+	// freshWithin is how long a look-up tries to be current.
+	freshWithin = 2 * time.Second
 	// changeTries is how often a change whose outcome is unknown is asked for,
 	// changeWithin for how long: without a leader every try takes a while.
 	changeTries  = 6
-	changeWithin = 20 * time.Second
+	changeWithin = 15 * time.Second
 )
 
 // Profile is an operator's profile: which relays, and with which certificate.
@@ -118,18 +124,20 @@ func Connect(ctx context.Context, p Profile, logger *slog.Logger) (*Conn, error)
 	if err != nil {
 		return nil, err
 	}
-	deadline := time.Now().Add(comeUpWithin)
+	begun := time.Now()
 	for first := true; ; first = false {
-		c, err := p.connect(ctx, endpoint)
-		if err == nil {
+		c, serving, err := p.connect(ctx, endpoint)
+		switch {
+		case err == nil && (serving || time.Since(begun) > serveWithin):
 			c.logger = logger
 			return c, nil
-		}
-		if !envelope.Temporary(err) || ctx.Err() != nil || time.Now().After(deadline) || !p.refused(ctx) {
+		case err == nil:
+			c.Close()
+		case !envelope.Temporary(err) || ctx.Err() != nil || time.Since(begun) > comeUpWithin || !p.refused(ctx):
 			return nil, err
 		}
 		if first {
-			logger.Warn("no relay of the profile answers yet", "trying_for", comeUpWithin)
+			logger.Warn("no relay of the profile serves yet, trying again")
 		}
 		select {
 		case <-time.After(250 * time.Millisecond):
@@ -140,13 +148,12 @@ func Connect(ctx context.Context, p Profile, logger *slog.Logger) (*Conn, error)
 }
 
 // connect asks each relay once.
-func (p Profile) connect(ctx context.Context, endpoint *tls.Endpoint) (*Conn, error) {
-	var answers *Conn
+func (p Profile) connect(ctx context.Context, endpoint *tls.Endpoint) (answers *Conn, serving bool, err error) {
 	var failures []error
 	for _, address := range p.Relays {
 		c, err := Dial(endpoint, address)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		try, cancel := context.WithTimeout(ctx, answerWithin)
 		health, err := c.Custody.Health(try, &adminv1.HealthRequest{})
@@ -156,7 +163,7 @@ func (p Profile) connect(ctx context.Context, endpoint *tls.Endpoint) (*Conn, er
 			if answers != nil {
 				answers.Close()
 			}
-			return c, nil
+			return c, true, nil
 		case err == nil && answers == nil:
 			answers = c
 			continue
@@ -167,14 +174,14 @@ func (p Profile) connect(ctx context.Context, endpoint *tls.Endpoint) (*Conn, er
 		}
 		err = fmt.Errorf("relay %s: %w", address, err)
 		if !envelope.Temporary(err) && answers == nil {
-			return nil, err
+			return nil, false, err
 		}
 		failures = append(failures, err)
 	}
 	if answers != nil {
-		return answers, nil
+		return answers, false, nil
 	}
-	return nil, fmt.Errorf("no relay of the profile answers:\n%w", errors.Join(failures...))
+	return nil, false, fmt.Errorf("no relay of the profile answers:\n%w", errors.Join(failures...))
 }
 
 // refused reports whether nobody listens at any relay's address.
@@ -190,6 +197,16 @@ func (p Profile) refused(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// Fresh makes the look-ups after it as new as the directory itself. The error
+// is for a mesh without a leader: look-ups then tell what the relay has.
+func (c *Conn) Fresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, freshWithin)
+	defer cancel()
+	// Any small read will do: the barrier is the relay's.
+	_, err := c.Directory.ListRules(ctx, &adminv1.ListRulesRequest{Consistency: adminv1.Consistency_CONSISTENCY_LINEARIZABLE})
+	return err
 }
 
 // Reach returns nil where the relay id answers at address.
@@ -211,8 +228,7 @@ func (c *Conn) Reach(ctx context.Context, id, address string) error {
 func (c *Conn) Change(ctx context.Context, command *directoryv1.Command) (*directoryv1.CommandResult, error) {
 	command.Version = 1
 	id := uuid.New()
-	ctx, cancel := context.WithTimeout(ctx, changeWithin)
-	defer cancel()
+	begun := time.Now()
 	request := &adminv1.ChangeRequest{RequestId: id[:], Command: command}
 	for try := 1; ; try++ {
 		r, err := c.Directory.Change(ctx, request)
@@ -221,10 +237,12 @@ func (c *Conn) Change(ctx context.Context, command *directoryv1.Command) (*direc
 			return nil, envelope.Refuse(r.GetResult().GetReason(), "%s", r.GetResult().GetMessage())
 		case err == nil:
 			return r.GetResult(), nil
-		case try == changeTries || !envelope.Temporary(err) || ctx.Err() != nil:
+		case !envelope.Temporary(err) || ctx.Err() != nil:
 			return nil, err
+		case try == changeTries || time.Since(begun) > changeWithin:
+			return nil, fmt.Errorf("%w; nothing is known to have changed: see \"relayctl raft members --local\" and ask again", err)
 		}
-		c.logger.Warn("the change was not made yet, trying again", "error", err)
+		c.logger.Warn("the change was not made yet, trying again", "error", status.Convert(err).Message())
 		select {
 		case <-time.After(time.Duration(100<<try) * time.Millisecond):
 		case <-ctx.Done():

@@ -32,6 +32,10 @@ type telemetry struct {
 	handler http.Handler
 }
 
+// durationBuckets, in seconds, are for histograms that name none: the default
+// ones are meant for milliseconds.
+var durationBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+
 func newTelemetry(ctx context.Context, c Config, version string) (*telemetry, error) {
 	about := resource.NewSchemaless(
 		semconv.ServiceName("relayd"),
@@ -45,6 +49,11 @@ func newTelemetry(ctx context.Context, c Config, version string) (*telemetry, er
 		return nil, fmt.Errorf("telemetry: %w", err)
 	}
 	meterOptions := []metric.Option{metric.WithResource(about), metric.WithReader(exporter)}
+	for _, name := range []string{"truc.raft.*.duration", "truc.ledger.ask.duration"} {
+		meterOptions = append(meterOptions, metric.WithView(metric.NewView(
+			metric.Instrument{Name: name},
+			metric.Stream{Aggregation: metric.AggregationExplicitBucketHistogram{Boundaries: durationBuckets}})))
+	}
 	tracerOptions := []trace.TracerProviderOption{trace.WithResource(about), trace.WithSampler(trace.NeverSample())}
 	if c.OTLP != "" {
 		spans, err := otlptracegrpc.New(ctx, otlptracegrpc.WithEndpointURL(c.OTLP))
