@@ -320,7 +320,11 @@ func submit(ctx context.Context, client exchangev1.ExchangeServiceClient, h *exc
 	if err != nil || answer.GetAccepted() != nil {
 		return answer.GetAccepted(), err
 	}
-	for offset := int(answer.GetResume().GetOffsets()[0]); offset < len(content); {
+	offset := 0
+	if have := answer.GetResume().GetOffsets(); len(have) > 0 {
+		offset = int(have[0])
+	}
+	for offset < len(content) {
 		n := min(1<<20, len(content)-offset)
 		stream.Send(&exchangev1.SubmitRequest{Message: &exchangev1.SubmitRequest_Chunk{
 			Chunk: &exchangev1.Chunk{Offset: uint64(offset), Data: []byte(content[offset : offset+n])}}})
