@@ -38,7 +38,7 @@ func (s *Service) fetch(ctx context.Context, req *exchangev1.FetchRequest, send 
 }
 
 // serveContent streams content that this relay holds for an agency it is home
-// of.
+// of; what is damaged here comes from another holder.
 func (s *Service) serveContent(ctx context.Context, agency routing.AgencyCode, req *exchangev1.FetchRequest, send func(*exchangev1.FetchResponse) error) error {
 	id, err := envelope.IDFromBytes(req.GetEnvelopeId())
 	if err != nil {
@@ -61,26 +61,37 @@ func (s *Service) serveContent(ctx context.Context, agency routing.AgencyCode, r
 		return err
 	}
 
-	content, err := s.config.Spool.Content(id, int(req.GetPart()), offset)
+	r := &stretch{record: record, part: req.GetPart(), offset: offset, left: left, send: send}
+	err = s.fromHere(ctx, r)
+	if isReason(err, exchangev1.ErrorReason_ERROR_REASON_DAMAGED) {
+		err = s.fromOthers(ctx, r, err)
+	}
 	if err != nil {
-		return fmt.Errorf("fetch part %d of %s: %w", req.GetPart(), id, err)
+		return fmt.Errorf("fetch part %d of %s at %d: %w", r.part, id, r.offset, err)
+	}
+	return nil
+}
+
+// fromHere sends what this relay holds, up to where it is damaged.
+func (s *Service) fromHere(ctx context.Context, r *stretch) error {
+	content, err := s.config.Spool.Content(r.record.ID, int(r.part), r.offset)
+	if err != nil {
+		return err
 	}
 	defer content.Close()
-	buf := make([]byte, min(left, fetchChunk))
-	for left > 0 {
-		n, err := io.ReadFull(content, buf[:min(left, uint64(len(buf)))])
-		if err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				err = envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DAMAGED,
-					"the stored copy of part %d of %s is shorter than its size; try again later", req.GetPart(), id)
-			}
-			return fmt.Errorf("fetch part %d of %s at %d: %w", req.GetPart(), id, offset, err)
+	buf := make([]byte, min(r.left, fetchChunk))
+	for r.left > 0 {
+		n, err := io.ReadFull(content, buf[:min(r.left, uint64(len(buf)))])
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DAMAGED, "the stored copy is shorter than its size; try again later")
 		}
-		if err := send(&exchangev1.FetchResponse{Offset: offset, Data: buf[:n]}); err != nil {
-			return fmt.Errorf("fetch part %d of %s at %d: %w", req.GetPart(), id, offset, err)
+		if err != nil {
+			return err
+		}
+		if err := r.forward(buf[:n]); err != nil {
+			return err
 		}
 		s.metrics.bytes.Add(ctx, int64(n), s.metrics.sent)
-		offset, left = offset+uint64(n), left-uint64(n)
 	}
 	return nil
 }

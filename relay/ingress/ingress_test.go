@@ -223,6 +223,25 @@ func (noLedger) Track(_ context.Context, agency routing.AgencyCode, _ *exchangev
 type proxySide struct {
 	relayv1.UnimplementedPeerServiceServer
 	*ingress.Service
+	spool *memory
+}
+
+// Read sends all of a part in small pieces, as forward does in large ones.
+func (p proxySide) Read(r *relayv1.ReadRequest, s grpc.ServerStreamingServer[relayv1.ReadResponse]) error {
+	content, err := p.spool.Content(envelope.ID(r.GetEnvelopeId()), int(r.GetPart()), r.GetOffset())
+	if err != nil {
+		return err
+	}
+	for offset := r.GetOffset(); offset < r.GetOffset()+r.GetLength(); offset++ {
+		piece := make([]byte, 1)
+		if _, err := io.ReadFull(content, piece); err != nil {
+			return err
+		}
+		if err := s.Send(&relayv1.ReadResponse{Offset: offset, Data: piece}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p proxySide) ProxyReceive(r *relayv1.ProxyReceiveRequest, s grpc.ServerStreamingServer[relayv1.ProxyReceiveResponse]) error {
@@ -260,7 +279,7 @@ func (m *mesh) start(id routing.RelayID, limits ingress.Limits) {
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
 	exchangev1.RegisterExchangeServiceServer(server, n.service)
-	relayv1.RegisterPeerServiceServer(server, proxySide{Service: n.service})
+	relayv1.RegisterPeerServiceServer(server, proxySide{Service: n.service, spool: n.spool})
 	var serving sync.WaitGroup
 	serving.Go(func() { server.Serve(listener) })
 	n.conn, err = grpc.NewClient("passthrough:///relay", grpc.WithTransportCredentials(insecure.NewCredentials()),

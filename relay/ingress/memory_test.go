@@ -155,6 +155,9 @@ func (m *memory) Content(id envelope.ID, part int, offset uint64) (io.ReadCloser
 	if m.damaged[id] {
 		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DAMAGED, "check sum differs")
 	}
+	if part >= len(m.content[id]) {
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, "no content of %s", id)
+	}
 	return io.NopCloser(bytes.NewReader(m.content[id][part][offset:])), nil
 }
 
