@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -52,14 +54,67 @@ func openStore(dir string, stop func(error)) (*store, error) {
 			return nil, err
 		}
 	}
-	db, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: lockWait}})
-	if errors.Is(err, bbolterrors.ErrTimeout) {
+	var db *raftboltdb.BoltStore
+	err := guard(func() (err error) {
+		if err := proveLog(path); err != nil {
+			return err
+		}
+		db, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: lockWait}})
+		return err
+	})
+	switch {
+	case errors.Is(err, bbolterrors.ErrTimeout):
 		return nil, fmt.Errorf("%s is in use: a relay is running on it; stop it first", path)
-	}
-	if err != nil {
+	case errors.Is(err, errLogDamaged):
+		return nil, fmt.Errorf("%s is damaged, and with it what this relay voted for: remove this relay from Raft (relayctl raft remove), "+
+			"move the folder %s away, start it without voters in its configuration, and add it again: %w", path, dir, err)
+	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return &store{BoltStore: db, stop: stop}, nil
+}
+
+// errLogDamaged says that a file is not what was written.
+var errLogDamaged = errors.New("damaged")
+
+// guard makes an error of what bbolt does about a damaged file: it panics, or
+// reads memory behind the end of the file.
+func guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("%w: %v", errLogDamaged, cause)
+		}
+	}()
+	return fn()
+}
+
+// proveLog reads every page of an existing log once, in this goroutine: Raft
+// reads them in others, where nothing can be made of a panic. It changes nothing.
+func proveLog(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, ReadOnly: true})
+	switch {
+	case errors.As(err, new(*os.PathError)), errors.As(err, new(syscall.Errno)), errors.Is(err, bbolterrors.ErrTimeout):
+		return err // says nothing about the file
+	case err != nil:
+		return fmt.Errorf("%w: %w", errLogDamaged, err)
+	}
+	defer db.Close()
+	return db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("%w: %d bytes are missing at its end", errLogDamaged, tx.Size()-info.Size())
+		}
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(_, _ []byte) error { return nil })
+		})
+	})
 }
 
 func (s *store) report(what string, err error) error {
