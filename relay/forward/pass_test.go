@@ -207,7 +207,7 @@ func TestSessionBreaches(t *testing.T) {
 		want     exchangev1.ErrorReason
 	}{
 		"no name":                   {as: "", requests: []*relayv1.PassRequest{good}, want: noIdentity},
-		"an agency":                 {as: "spiffe://truc.test/agency/H26", requests: []*relayv1.PassRequest{good}, want: wrongIdentity},
+		"an agency":                 {as: "spiffe://truc.test/agency/bac", requests: []*relayv1.PassRequest{good}, want: wrongIdentity},
 		"a relay of another mesh":   {as: relayIdentity("tay"), requests: []*relayv1.PassRequest{good}, want: wrongIdentity},
 		"no hello":                  {as: relayIdentity(bac), requests: []*relayv1.PassRequest{offer}, want: invalidField},
 		"hello twice":               {as: relayIdentity(bac), requests: []*relayv1.PassRequest{good, good}, want: invalidField},
