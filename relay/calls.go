@@ -56,3 +56,40 @@ func (o *openCalls) enter(identity tls.Identity, most int) (leave func(), err er
 		}
 	}, nil
 }
+
+// finiteCalls counts the calls under way that end by themselves.
+type finiteCalls struct {
+	mu sync.Mutex
+	n  int
+	// none is closed when n is 0.
+	none chan struct{}
+}
+
+func newFiniteCalls() *finiteCalls {
+	f := &finiteCalls{none: make(chan struct{})}
+	close(f.none)
+	return f
+}
+
+// enter counts a call until the returned function is called.
+func (f *finiteCalls) enter() (leave func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n++; f.n == 1 {
+		f.none = make(chan struct{})
+	}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.n--; f.n == 0 {
+			close(f.none)
+		}
+	}
+}
+
+// finished is closed when no call is under way.
+func (f *finiteCalls) finished() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.none
+}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -138,6 +139,37 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	}
 	if _, err := stream.Recv(); err == nil {
 		t.Error("the submit did not end")
+	}
+}
+
+// A recipient that does not read what comes is not waited for when nothing else
+// is under way.
+func TestStopWaitsForNoSlowReader(t *testing.T) {
+	m := newMesh(t)
+	n := m.start("bac", func(c *relay.Config) { c.StopTimeout = patience })
+	m.serving("bac")
+	m.putAgency("G22", "bac")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	client, content := m.agency("bac", "G22"), strings.Repeat("x", 250_000)
+	for i := range 100 { // more than the channel takes by itself
+		if _, err := submit(ctx, client, document("G22", strconv.Itoa(i), content, "G22"), content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stream, err := client.Receive(ctx, &exchangev1.ReceiveRequest{InlineLimit: 256 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := n.stop(); err != nil {
+		t.Errorf("stop: got %v, want nil", err)
+	}
+	if took := time.Since(began); took > patience/3 {
+		t.Errorf("stop took %s", took)
 	}
 }
 

@@ -106,6 +106,7 @@ type Relay struct {
 	config    Config
 	state     *state
 	calls     *openCalls
+	finite    *finiteCalls
 	startedAt time.Time
 }
 
@@ -114,7 +115,7 @@ func New(c Config) (*Relay, error) {
 	if err := c.complete(); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	return &Relay{config: c, state: newState(), calls: newOpenCalls(), startedAt: c.Clock()}, nil
+	return &Relay{config: c, state: newState(), calls: newOpenCalls(), finite: newFiniteCalls(), startedAt: c.Clock()}, nil
 }
 
 func (c *Config) complete() error {

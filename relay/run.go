@@ -42,8 +42,9 @@ type parts struct {
 //  1. Not ready, not serving: connectors and peers go elsewhere; new envelopes
 //     are refused. Calls without an end are ended.
 //  2. Following the directory, and handing on.
-//  3. gRPC: calls under way may finish for StopTimeout, then they are cut.
-//     After a failure of the spool nothing is waited for.
+//  3. gRPC: calls under way may finish for StopTimeout, then they are cut; once
+//     none is left, callers have a moment to read. After a failure of the spool
+//     nothing is waited for.
 //  4. Connections to peers.
 //  5. The spool, then HTTP.
 func (r *Relay) Run(ctx context.Context) error {
@@ -185,14 +186,39 @@ func (r *Relay) ending(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 
+// farewell is how long the last answers may take to reach their callers once
+// every call but those without an end has finished.
+const farewell = time.Second
+
 // stopServer lets calls finish for a while, unless the store has failed: then
-// no answer may be given any more.
+// no answer may be given any more. A caller that does not read what was sent to
+// it, as a recipient with a full disk, is not waited for.
 func (r *Relay) stopServer(server *grpc.Server, now bool) {
 	if now {
 		server.Stop()
 		return
 	}
-	cut := time.AfterFunc(r.config.StopTimeout, server.Stop)
-	defer cut.Stop()
-	server.GracefulStop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		server.GracefulStop()
+	}()
+	limit := time.NewTimer(r.config.StopTimeout)
+	defer limit.Stop()
+	finished := r.finite.finished()
+	var last <-chan time.Time
+	for waiting := true; waiting; {
+		select {
+		case <-ended:
+			return
+		case <-limit.C:
+			waiting = false
+		case <-last:
+			waiting = false
+		case <-finished:
+			finished, last = nil, time.After(farewell)
+		}
+	}
+	server.Stop()
+	<-ended
 }

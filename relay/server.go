@@ -79,6 +79,7 @@ func (r *Relay) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if err := r.permitRequest(ctx, req); err != nil {
 		return nil, err
 	}
+	defer r.finite.enter()()
 	response, err = handler(ctx, req)
 	return response, r.wire(ctx, info.FullMethod, err)
 }
@@ -96,6 +97,8 @@ func (r *Relay) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 		var release func()
 		ctx, release = r.ending(ctx)
 		defer release()
+	} else {
+		defer r.finite.enter()()
 	}
 	return r.wire(ctx, info.FullMethod, handler(srv, decodedStream{ServerStream: stream, ctx: ctx}))
 }
