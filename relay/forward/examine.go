@@ -2,6 +2,7 @@ package forward
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -16,9 +17,9 @@ const (
 	maxTraceState  = 512
 )
 
-// errKnown is returned for an offer whose recipients all passed through
-// here before.
-var errKnown = errors.New("every recipient was in custody here before")
+// errKnown is returned for an offer whose recipients are all in custody here
+// already, or were until their deliveries ended.
+var errKnown = errors.New("every recipient is in custody here already")
 
 // examined is an offer that may be taken.
 type examined struct {
@@ -214,9 +215,38 @@ func (f *Forwarder) checkTransit(destination routing.RelayID, visited []routing.
 	return nil
 }
 
+// Where a delivery stands, as far as a record says.
+const (
+	nowhere   = iota // never was in custody here
+	here             // waits here, or ended here
+	elsewhere        // was handed on: custody is somewhere else
+)
+
+func stands(r *envelope.Record, code routing.AgencyCode) int {
+	if slices.Contains(r.Inboxes, code) {
+		return here
+	}
+	for _, o := range r.Onward {
+		if slices.Contains(o.Agencies, code) {
+			return here
+		}
+	}
+	for _, d := range r.Deliveries {
+		switch {
+		case d.Agency != code:
+		case d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE, d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL:
+			return here
+		default:
+			return elsewhere
+		}
+	}
+	return nowhere
+}
+
 // assignInboxes takes those recipients whose home this relay is, and names the
-// others. One that passed through here before counts as taken: its answer was
-// lost on the way back.
+// others. One whose delivery waits or ended here counts as taken: the answer was
+// lost on the way back. One that was only passed on from here does not: agencies
+// move away and back, and custody would end with nobody.
 func (f *Forwarder) assignInboxes(x *examined, agencies []routing.AgencyCode) error {
 	view := f.Directory.View()
 	for _, code := range agencies {
@@ -235,18 +265,17 @@ func (f *Forwarder) assignInboxes(x *examined, agencies []routing.AgencyCode) er
 	}
 	before := 0
 	if record, err := f.Holdings.Record(x.custody.ID); err == nil {
-		known := make(map[string]bool, len(record.Deliveries))
-		for _, d := range record.Deliveries {
-			known[string(d.Agency)] = true
-		}
 		refused := x.refused
 		x.refused = nil
 		for _, r := range refused {
-			if known[r.GetAgencyCode()] {
+			switch stands(record, routing.AgencyCode(r.GetAgencyCode())) {
+			case here:
 				before++
-			} else {
-				x.refused = append(x.refused, r)
+				continue
+			case elsewhere:
+				r.Reason = notHome // whatever this relay thinks of the recipient
 			}
+			x.refused = append(x.refused, r)
 		}
 	}
 	switch {

@@ -182,8 +182,29 @@ func TestNotHome(t *testing.T) {
 	})
 }
 
-// The agency moved here and back there: the relay that had the envelope before
-// takes it again, and the answer that was lost counts.
+// An agency moves away and back, and the copy of the directory at its old and
+// new home is behind: that relay handed the envelope on once, and must not say
+// that it has it.
+func TestCustodyComesBack(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
+		m.start()
+		id := m.nodes[bac].send("1", atNam)
+		until(t, "in the inbox", func() bool { return m.nodes[nam].has(id, atNam) })
+		m.move(atNam, trung)
+		until(t, "in the inbox of the new home", func() bool { return m.nodes[trung].has(id, atNam) })
+		until(t, "out of the old inbox", func() bool { return !m.nodes[nam].has(id, atNam) })
+		m.move(atNam, nam, trung)
+		pass(10 * time.Second)
+		if n := m.nodes[trung].spool.queued() + m.nodes[nam].spool.queued(); n == 0 && !m.nodes[trung].has(id, atNam) {
+			t.Fatal("custody of the envelope ended with nobody")
+		}
+		m.move(atNam, nam, nam, bac)
+		until(t, "in the inbox again", func() bool { return m.nodes[nam].has(id, atNam) })
+	})
+}
+
+// The answer that a relay took an envelope is lost, and the recipient is
+// suspended before it is offered again: what is in the inbox counts as taken.
 func TestKnownRecipientCountsAsTaken(t *testing.T) {
 	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
 		moved := make(chan struct{})

@@ -128,6 +128,19 @@ func (m *memory) Record(id envelope.ID) (*envelope.Record, error) {
 	}
 	c := *r
 	c.Deliveries = slices.Clone(r.Deliveries)
+	c.Inboxes, c.Onward = nil, nil // those that are still open
+	for code, ids := range m.inboxes {
+		if slices.Contains(ids, id) {
+			c.Inboxes = append(c.Inboxes, code)
+		}
+	}
+	for _, q := range m.queues {
+		for _, e := range q {
+			if e.ID == id {
+				c.Onward = append(c.Onward, e.Onward)
+			}
+		}
+	}
 	return &c, nil
 }
 
@@ -172,9 +185,19 @@ func (m *memory) delivery(r *envelope.Record, code routing.AgencyCode, home rout
 	r.Deliveries[i].Home = home
 }
 
+// knows: the delivery waits or ended here; one that was handed on may come back.
 func (m *memory) knows(id envelope.ID, code routing.AgencyCode) bool {
-	r := m.records[id]
-	return r != nil && slices.ContainsFunc(r.Deliveries, func(d envelope.Delivery) bool { return d.Agency == code })
+	if slices.Contains(m.inboxes[code], id) {
+		return true
+	}
+	for _, q := range m.queues {
+		for _, e := range q {
+			if e.ID == id && slices.Contains(e.Onward.Agencies, code) {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(m.settled, func(s envelope.Settlement) bool { return s.ID == id && s.Agency == code })
 }
 
 func (m *memory) Begin(_ context.Context, c *envelope.Custody) (forward.Incoming, error) {

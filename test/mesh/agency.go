@@ -203,7 +203,7 @@ func (a *Agency) AwaitArrival(id envelope.ID) {
 		select {
 		case <-received:
 		case <-timeout:
-			a.m.t.Fatalf("envelope %s did not reach %s within %s", id, a.Code, patience)
+			a.m.t.Fatalf("envelope %s did not reach %s within %s\n%s", id, a.Code, patience, a.m.traceOf(id))
 		}
 	}
 }

@@ -9,7 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 )
@@ -32,6 +35,25 @@ func (m *Mesh) Settle() {
 			return m.tracked(sent, track)
 		})
 	}
+}
+
+// traceOf is what the relays say of an envelope, for a test that failed.
+func (m *Mesh) traceOf(id envelope.ID) string {
+	ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
+	defer cancel()
+	trace, err := m.Operator("").Custody.Trace(ctx, &adminv1.TraceRequest{EnvelopeId: id[:]})
+	if err != nil {
+		return fmt.Sprintf("no trace: %v", err)
+	}
+	var b strings.Builder
+	for _, d := range trace.GetDeliveries() {
+		fmt.Fprintf(&b, "delivery %s at %s: %s\n", d.GetAgencyCode(), d.GetHomeRelayId(), d.GetTransport())
+	}
+	for _, e := range trace.GetEvents() {
+		fmt.Fprintf(&b, "%s %s %s %s %s %s\n", e.GetAt().AsTime().Format(time.StampMilli), e.GetRelayId(), e.GetAction(),
+			e.GetPeerRelayId(), e.GetAgencyCode(), e.GetNote())
+	}
+	return b.String()
 }
 
 // tracked compares a track with who has received.
