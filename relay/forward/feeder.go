@@ -140,6 +140,12 @@ func (fd *feeder) start(ctx context.Context, e envelope.QueueEntry, now time.Tim
 		// none for any, and the queue is not read on.
 		_, _, others := fd.f.hop(fd.d.relay, nil)
 		fd.stuck = fd.stuck || others
+		if !others && fd.urgent && fd.f.links.up(fd.d.relay) {
+			// It takes no envelopes, and yet reports, which may stand behind.
+			fd.stuck = true
+			fd.skipped++
+			return fd.skipped < maxSkipped, time.Time{}
+		}
 		return others, time.Time{}
 	}
 	fd.d.breaker.cutShort(since)
@@ -182,7 +188,8 @@ func (fd *feeder) start(ctx context.Context, e envelope.QueueEntry, now time.Tim
 }
 
 // hop returns the next hop of an entry. Only where the destination is not
-// reached directly does it depend on where the envelope was.
+// reached directly does it depend on where the envelope was. A relay that takes
+// no envelopes takes reports: they end its duties, and give its space back.
 func (fd *feeder) hop(ctx context.Context, e envelope.QueueEntry) (hop routing.RelayID, since time.Time, ok bool) {
 	if fd.d.relay == fd.f.Self {
 		return fd.f.Self, time.Time{}, true
@@ -190,13 +197,18 @@ func (fd *feeder) hop(ctx context.Context, e envelope.QueueEntry) (hop routing.R
 	if since, ok := fd.f.links.usable(fd.d.relay); ok {
 		return fd.d.relay, since, true
 	}
-	if _, _, ok := fd.f.hop(fd.d.relay, nil); !ok {
+	_, _, ok = fd.f.hop(fd.d.relay, nil)
+	reports := !ok && fd.urgent && len(e.Onward.Agencies) == 0 && fd.f.links.up(fd.d.relay)
+	if !ok && !reports {
 		return "", time.Time{}, false
 	}
 	r, err := fd.f.Holdings.Record(e.ID)
 	if err != nil {
 		fd.f.Logger.WarnContext(ctx, "envelope cannot be read", "envelope", e.ID.String(), "error", err)
 		return "", time.Time{}, false
+	}
+	if reports {
+		return fd.d.relay, time.Time{}, r.Report
 	}
 	return fd.f.hop(fd.d.relay, r.Visited)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
@@ -92,14 +93,19 @@ func (d *detours) find(f *Forwarder, destination routing.RelayID, visited []rout
 	return relay, ok
 }
 
-// accepting returns why no envelope is taken just now, or nil.
-func (f *Forwarder) accepting() error {
+// accepting returns why no envelope is taken just now, or nil; offer is the one
+// that is asked for, if it is one. A report is no new duty but the end of one: a
+// relay that drains, or whose disk is full, needs it more than any other.
+func (f *Forwarder) accepting(offer *relayv1.Offer) error {
 	select {
 	case <-f.stopping:
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING, "relay %s is stopping; use another relay", f.Self)
 	default:
-		return f.Accepting()
 	}
+	if offer.GetPurpose() == relayv1.Purpose_PURPOSE_REPORT {
+		return nil
+	}
+	return f.Accepting()
 }
 
 // caller returns the relay that calls.

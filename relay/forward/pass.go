@@ -64,7 +64,7 @@ func (f *Forwarder) Pass(stream relayv1.PeerService_PassServer) error {
 	// Reading is interrupted only by the end of this handler, so it cannot be
 	// waited for here. Run waits for both.
 	if !f.session(2) {
-		return f.accepting()
+		return f.accepting(nil)
 	}
 	defer f.sessions.Done()
 	go func() {
@@ -98,7 +98,7 @@ func (in *intake) serve(ctx context.Context) error {
 		select {
 		case r = <-in.requests:
 		case <-in.f.stopping:
-			return in.f.accepting()
+			return in.f.accepting(nil)
 		}
 		switch {
 		case errors.Is(r.err, io.EOF):
@@ -155,7 +155,7 @@ func (in *intake) offer(ctx context.Context, offer *relayv1.Offer) error {
 		return envelope.Refuse(invalidField, "offer.number: %d after %d, must ascend", number, in.last)
 	}
 	in.last = number
-	if err := in.f.accepting(); err != nil {
+	if err := in.f.accepting(offer); err != nil {
 		in.refuse(ctx, offer, err)
 		return nil
 	}

@@ -114,7 +114,7 @@ func (f *Forwarder) Probe(ctx context.Context, req *relayv1.ProbeRequest) (*rela
 	f.links.hear(caller, req.GetLinks())
 	return &relayv1.ProbeResponse{
 		Links:          f.links.tell(),
-		Accepting:      f.accepting() == nil,
+		Accepting:      f.accepting(nil) == nil,
 		DirectoryIndex: f.Directory.View().Version(),
 	}, nil
 }
