@@ -96,12 +96,28 @@ func (in *Incoming) abandon(ctx context.Context) error {
 }
 
 // commit decides and appends; nil if there is nothing to do any more.
-func (in *Incoming) commit(ctx context.Context) (*group, error) {
+//
+// The document id is claimed before the index is looked at: a rival's claim is
+// dropped only once what it claimed can be seen, so that one of the two shows.
+func (in *Incoming) commit(ctx context.Context) (g *group, err error) {
 	s, c := in.s, in.c
 	if err := s.takeFor(ctx, c.ID); err != nil {
 		return nil, err
 	}
 	defer s.give()
+	var claimed [][]byte
+	if c.FromSender {
+		key := index.DocumentKey(c.Sender, c.DocumentID)
+		if holder, free := s.claims.claim(key, c.ID); !free {
+			return nil, reused(c, holder)
+		}
+		claimed = [][]byte{key}
+		defer func() {
+			if g == nil {
+				s.claims.drop(claimed)
+			}
+		}()
+	}
 	v := s.store.View()
 	defer v.Close()
 	if err := documentFree(v, c); err != nil {
@@ -146,15 +162,8 @@ func (in *Incoming) commit(ctx context.Context) (*group, error) {
 			}
 		}
 	}
-	var key []byte
-	if c.FromSender {
-		key = index.DocumentKey(c.Sender, c.DocumentID)
-		if holder, free := s.claims.claim(key, c.ID); !free {
-			return nil, reused(c, holder)
-		}
-	}
 	r.Sequence = s.nextSequence()
-	return s.append(ctx, true, [][]byte{key}, records...)
+	return s.append(ctx, true, claimed, records...)
 }
 
 // checkCustody refuses what the spool cannot hold.

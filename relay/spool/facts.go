@@ -164,10 +164,9 @@ func (s *Spool) checkSettlement(f *envelope.Settlement) error {
 
 // appendSettlements appends what is not settled yet; the caller has the order.
 // Claims keep two records for one delivery from being under way, of which the
-// second would be void: in a rebuild without the first it would not be.
+// second would be void: in a rebuild without the first it would not be. They are
+// made before the index is looked at, as in Incoming.commit.
 func (s *Spool) appendSettlements(ctx context.Context, batch []envelope.Settlement) (g *group, waiting [][]byte, err error) {
-	v := s.store.View()
-	defer v.Close()
 	var records []record
 	var claimed [][]byte
 	defer func() {
@@ -175,6 +174,7 @@ func (s *Spool) appendSettlements(ctx context.Context, batch []envelope.Settleme
 			s.claims.drop(claimed)
 		}
 	}()
+	var ours []envelope.Settlement
 	for _, f := range batch {
 		key := index.DeliveryKey(f.ID, f.Agency)
 		if _, free := s.claims.claim(key, f.ID); !free {
@@ -182,6 +182,11 @@ func (s *Spool) appendSettlements(ctx context.Context, batch []envelope.Settleme
 			continue
 		}
 		claimed = append(claimed, key)
+		ours = append(ours, f)
+	}
+	v := s.store.View()
+	defer v.Close()
+	for _, f := range ours {
 		open, err := openDelivery(v, f)
 		if err != nil {
 			return nil, nil, err
