@@ -133,6 +133,7 @@ func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 		if r.Prior == nil {
 			return nil
 		}
+		r.Prior.Header = c
 		if err := s.install(h, r.Prior); err != nil {
 			return err
 		}

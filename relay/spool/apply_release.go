@@ -11,6 +11,7 @@ import (
 // any more, except this statement, as long as older records exist that would
 // bring them back.
 func (r *released) apply(s *step) error {
+	gone := make(map[envelope.ID]bool, len(r.Items))
 	for _, g := range r.Items {
 		for _, origin := range g.Origins {
 			if origin != s.at.Segment && s.segments[origin] != nil {
@@ -23,9 +24,10 @@ func (r *released) apply(s *step) error {
 		if err != nil {
 			return err
 		}
-		if !h.known || h.st.released() || h.st.Born >= g.Before {
-			continue
+		if !h.known || h.st.released() || h.st.Born >= g.Before || gone[g.ID] {
+			continue // the view does not show what this record has released
 		}
+		gone[g.ID] = true
 		if !h.st.done() {
 			// Only in a rebuild: some of its later records are gone, and with
 			// them what became of it.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
+	"github.com/truclienthong/truc/relay/spool/journal"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -44,6 +45,9 @@ func Check(cfg Config, report func(Finding)) (err error) {
 		s: s, v: v, report: report,
 		live: make(map[uint64]int64), lengths: make(map[routing.RelayID]int64),
 	}
+	if err := c.records(); err != nil {
+		return fmt.Errorf("check spool %s: %w", cfg.Dir, err)
+	}
 	for _, d := range s.journal.Damage() {
 		c.find(envelope.ID{}, "journal is damaged at %s, %d bytes: %s", d.Position, d.Length, d.Cause)
 	}
@@ -67,6 +71,16 @@ type checker struct {
 
 func (c *checker) find(id envelope.ID, format string, args ...any) {
 	c.report(Finding{ID: id, Problem: fmt.Sprintf(format, args...)})
+}
+
+// records reads the whole journal, also what the index reflects already.
+func (c *checker) records() error {
+	return c.s.journal.Replay(journal.Position{}, func(rec journal.Record) error {
+		if _, err := recordOf(rec.Type, rec.Payload); err != nil {
+			c.find(envelope.ID{}, "record at %s: %v", rec.Position, err)
+		}
+		return nil
+	})
 }
 
 func (c *checker) envelopes() error {

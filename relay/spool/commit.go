@@ -138,6 +138,7 @@ func (in *Incoming) commit(ctx context.Context) (g *group, err error) {
 			if r.Prior, err = stateAt(v, c.ID, st); err != nil {
 				return nil, err
 			}
+			r.Prior.Header = &envelope.Custody{ID: c.ID} // that of the commit serves for both
 		}
 	}
 	records := []record{r}

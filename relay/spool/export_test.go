@@ -8,6 +8,7 @@ import (
 
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
+	"github.com/truclienthong/truc/relay/spool/journal"
 )
 
 // Hurried has segments looked at all the time.
@@ -66,4 +67,28 @@ func Break(cfg Config, what string, id envelope.ID) error {
 		return nil
 	})
 	return errors.Join(err, s.store.Flush(context.Background()), s.Close())
+}
+
+// Flushed tells whether the index on disk reflects everything in the journal.
+func (s *Spool) Flushed() bool {
+	m := s.machine
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.saved.position == m.position
+}
+
+// Settlements counts the records of settlements in the journal.
+func (s *Spool) Settlements() (n int, err error) {
+	err = s.journal.Replay(journal.Position{}, func(rec journal.Record) error {
+		if rec.Type == typeSettled {
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+// Bury states that an envelope was released before a sequence.
+func (s *Spool) Bury(id envelope.ID, before uint64) error {
+	return s.fact(context.Background(), true, &released{again: true, Items: []gone{{ID: id, Before: before, Origins: []uint64{1}}}})
 }

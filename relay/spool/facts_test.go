@@ -180,6 +180,10 @@ func TestSettleRaces(t *testing.T) {
 	if got := n.Stats(); total != agencies || got.Queues["nam"] != agencies || got.Inboxed != 0 {
 		t.Errorf("settled %d, %d reports, %d left, want %d, %d, 0", total, got.Queues["nam"], got.Inboxed, agencies, agencies)
 	}
+	// A record without effect would have one in a rebuild without the others.
+	if got, err := n.Settlements(); err != nil || got != agencies {
+		t.Errorf("the journal has %d settlements, %v, want %d", got, err, agencies)
+	}
 	n.end()
 	check(t, cfg)
 }

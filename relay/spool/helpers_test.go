@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
@@ -159,6 +160,16 @@ func (p *parcel) with() *parcel {
 
 // put sends an envelope to the spool in pieces.
 func (n *node) put(p *parcel) (*envelope.Record, error) {
+	for {
+		record, err := n.putOnce(p)
+		if r, ok := envelope.AsRefusal(err); ok && r.Reason == exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT {
+			continue // its content was released between Begin and Commit
+		}
+		return record, err
+	}
+}
+
+func (n *node) putOnce(p *parcel) (*envelope.Record, error) {
 	in, err := n.Begin(context.Background(), &p.Custody)
 	if err != nil {
 		return nil, err

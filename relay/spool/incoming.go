@@ -73,11 +73,15 @@ func (s *Spool) Begin(ctx context.Context, c *envelope.Custody) (*Incoming, erro
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	s.supersede(in)
-	if err := in.resume(); err != nil {
+	err := in.resume()
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
 		s.leave(in)
 		return nil, err
 	}
-	return in, ctx.Err()
+	return in, nil
 }
 
 // supersede makes in the one writer of its envelope, once the earlier one has
@@ -245,6 +249,9 @@ func (in *Incoming) Write(ctx context.Context, part int, offset uint64, data []b
 		return err
 	}
 	if in.c.Size() <= inlineContent && in.generation == 0 {
+		if p.inline == nil {
+			p.inline = make([]byte, 0, size)
+		}
 		p.inline = append(p.inline, data...)
 	} else if err := in.gather(ctx, part, data); err != nil {
 		in.closed = true // nobody knows how much of it is in the journal

@@ -281,7 +281,12 @@ func TestIngressRemembers(t *testing.T) {
 	if got := n.Stats(); got.Queued != 0 || got.Accepted != 3 || got.Delivered != 1 || got.Pending() != 2 {
 		t.Errorf("after a repeat: %+v, want 3 accepted, 1 delivered, none queued", got.Counters)
 	}
-	n.wantContent(p) // B and C have not confirmed
+	// B and C have not confirmed; another envelope is done with and goes.
+	other := newParcel(2, 1000).inbox("A")
+	n.mustPut(other)
+	n.settle(1, envelope.Settlement{ID: other.ID, Agency: "A", Transport: done})
+	eventually(t, "the release of the other", func() bool { return n.record(other).ContentReleased })
+	n.wantContent(p)
 	expired := exchangev1.ErrorReason_ERROR_REASON_EXPIRED
 	n.settle(2, envelope.Settlement{ID: p.ID, Agency: "B", Transport: fail, Reason: expired},
 		envelope.Settlement{ID: p.ID, Agency: "C", Transport: fail})

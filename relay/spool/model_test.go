@@ -364,6 +364,9 @@ func (m *model) compare(rt *rapid.T) {
 		for _, q := range m.n.queueOf(relay) {
 			got[q.ID] = len(q.Onward.Agencies)
 		}
+		if counted := m.n.Stats().Queues[relay]; counted != int64(len(got)) {
+			rt.Fatalf("queue of %s counts %d, and has %d", relay, counted, len(got))
+		}
 		if !maps.Equal(got, queues[relay]) {
 			rt.Fatalf("queue of %s holds %v, want %v", relay, got, queues[relay])
 		}

@@ -219,6 +219,11 @@ func (s *Store) Close() error {
 // Collect lets badger give back space of its value log. It holds no value of
 // ours, and yet its files are only dropped when asked for.
 func (s *Store) Collect() error {
+	v := s.View()
+	defer v.Close()
+	if v.s == nil {
+		return ErrClosed
+	}
 	err := s.db.RunValueLogGC(0.5)
 	if err == nil || errors.Is(err, badger.ErrNoRewrite) || errors.Is(err, badger.ErrRejected) {
 		return nil
@@ -228,6 +233,11 @@ func (s *Store) Collect() error {
 
 // Size returns the bytes badger's tables take on disk.
 func (s *Store) Size() int64 {
+	v := s.View() // keeps the tables open
+	defer v.Close()
+	if v.s == nil {
+		return 0
+	}
 	var n int64
 	for _, t := range s.db.Tables() {
 		n += int64(t.OnDiskSize)
