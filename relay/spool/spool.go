@@ -143,6 +143,8 @@ type Spool struct {
 	ended   chan struct{}
 	ran     atomic.Bool
 	closing sync.Once
+	// observed is the meter's claim on Stats.
+	observed metric.Registration
 }
 
 // Open opens the spool in cfg.Dir, or makes one, and brings its index to what
@@ -164,6 +166,9 @@ func Open(cfg Config) (*Spool, error) {
 	s.failing, s.setFailed = context.WithCancelCause(context.Background())
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open spool %s: %w", cfg.Dir, err)
+	}
+	if err := s.observe(); err != nil {
+		return nil, errors.Join(fmt.Errorf("spool: meter: %w", err), s.store.Close(), s.journal.Close())
 	}
 	return s, nil
 }
@@ -271,7 +276,7 @@ func (s *Spool) Close() error {
 	var err error
 	s.closing.Do(func() {
 		s.refuseAppends()
-		err = errors.Join(s.store.Close(), s.journal.Close())
+		err = errors.Join(s.observed.Unregister(), s.store.Close(), s.journal.Close())
 		if !s.ran.Swap(true) {
 			close(s.ended)
 		}
