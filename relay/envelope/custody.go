@@ -32,9 +32,31 @@ func (l Lane) Urgent() bool { return l > 0 }
 type Onward struct {
 	// Relay has to have it in the end; the next hop may be another.
 	Relay routing.RelayID
-	// Agencies are the recipients there; empty for a report to the relay itself.
+	// Agencies are the recipients there; empty for a report to the relay itself,
+	// and for the duty to have a second copy made there.
 	Agencies []routing.AgencyCode
 }
+
+// Place is where one delivery stands at a relay. The numbers are those of
+// truc.relay.v1.Place.
+type Place uint8
+
+// Places.
+const (
+	// Unknown: this relay has nothing to do with the delivery.
+	Unknown Place = iota
+	// InInbox: it waits here for the recipient.
+	InInbox
+	// InQueue: it waits here to be handed on.
+	InQueue
+	// Elsewhere: it was handed on; another relay has custody.
+	Elsewhere
+	// Settled: it ended.
+	Settled
+	// Kept: this relay keeps the content in case the ingress is lost, and has no
+	// custody.
+	Kept
+)
 
 // Custody is what a relay takes on when it accepts an envelope: everything the
 // spool makes durable in one step, apart from the bytes of the parts.
@@ -71,6 +93,8 @@ type Custody struct {
 	Inboxes []routing.AgencyCode
 	// Onward are the duties to hand it on, one per destination relay.
 	Onward []Onward
+	// Kept are recipients for whom this relay keeps a copy (Purpose COPY).
+	Kept []routing.AgencyCode
 }
 
 // PartSum is what the header declares about the bytes of a part.
@@ -96,15 +120,22 @@ type Record struct {
 	// Deliveries holds the state of every recipient this relay has to do with:
 	// at ingress all of them, elsewhere those in Inboxes and Onward.
 	Deliveries []Delivery
-	// Copies is on how many relays the envelope is known to be durable.
+	// Copies is on how many relays the envelope is known to be durable: this one
+	// and Holders.
 	Copies uint32
+	// Holders are the other relays known to have made it durable.
+	Holders []routing.RelayID
+	// Held is set while an operator holds it.
+	Held bool
 	// ContentReleased is set once retention let the bytes go.
 	ContentReleased bool
 }
 
 // Delivery is what became of one recipient's copy, as one relay knows it.
 type Delivery struct {
-	Agency    routing.AgencyCode
+	Agency routing.AgencyCode
+	Place  Place
+	// Home is the relay that delivers, as far as this one knows.
 	Home      routing.RelayID
 	Transport exchangev1.TransportStatus
 	Status    exchangev1.StatusCode
@@ -152,6 +183,24 @@ type InboxEntry struct {
 	ArrivedAt time.Time
 	NotBefore time.Time
 	Size      uint64
+	Held      bool
+}
+
+// SoleEntry is an envelope accepted here that no other relay is known to have.
+type SoleEntry struct {
+	ID ID
+	// Sequence is its place in the list.
+	Sequence uint64
+	// Since is when it was accepted.
+	Since time.Time
+	Size  uint64
+}
+
+// Due is an instant at which something becomes due about an envelope; also a
+// place in a list ordered so. The zero Due is the beginning.
+type Due struct {
+	At time.Time
+	ID ID
 }
 
 // Position is a place in a queue or an inbox: after this entry of this lane.

@@ -44,5 +44,48 @@ type Reroute struct {
 	// Onward and Inboxes are the duties they get instead.
 	Onward  []Onward
 	Inboxes []routing.AgencyCode
+	// Elsewhere are recipients who turned out to be in the custody of another
+	// relay, which thereby is a holder: nothing has to be handed on to it.
+	Elsewhere []Onward
+	At        time.Time
+}
+
+// Copy is the duty to have a second copy made at a relay, in place of the same
+// duty at others.
+type Copy struct {
+	ID    ID
+	Relay routing.RelayID
+	// Instead are relays where it need not be made any more.
+	Instead []routing.RelayID
 	At      time.Time
+}
+
+// TakeOver makes this relay remember an envelope in place of its ingress, which
+// is lost or retired. Recipients for whom a copy was kept become duties.
+type TakeOver struct {
+	ID ID
+	// Inboxes and Onward are the duties of those for whom a copy was kept.
+	Inboxes []routing.AgencyCode
+	Onward  []Onward
+	At      time.Time
+}
+
+// Hold has an envelope stay where it is, or go on.
+type Hold struct {
+	ID   ID
+	Held bool
+	// Note says why, for the trace.
+	Note string
+	At   time.Time
+}
+
+// Revive makes duties again of deliveries that were given up.
+type Revive struct {
+	ID      ID
+	Inboxes []routing.AgencyCode
+	Onward  []Onward
+	// ExpiresAt is the new end of its lifetime, later than the old one.
+	ExpiresAt time.Time
+	Note      string
+	At        time.Time
 }

@@ -31,11 +31,12 @@ var rules = map[string][]string{
 	"relay/ingress":       {"proto", "routing", "tls", "relay/envelope", "relay/lifecycle"},
 	"relay/forward":       {"proto", "routing", "tls", "relay/envelope", "relay/lifecycle"},
 	"relay/ledger":        {"proto", "routing", "tls", "relay/envelope", "relay/lifecycle"},
+	"relay/keeper":        {"proto", "routing", "tls", "relay/envelope", "relay/lifecycle"},
 	"relay/dashboard":     {"proto", "routing", "tls", "relay/envelope", "relay/lifecycle"},
 	"relay/agency":        {"proto", "tls", "relay/envelope"},
 	"relay/agency/edxml":  {"proto", "tls", "relay/envelope"},
 	"relay/agency/vxp":    {"proto", "tls", "relay/envelope", "relay/agency", "relay/agency/edxml"},
-	"relay":               {"proto", "routing", "tls", "relay/envelope", "relay/lifecycle", "relay/spool", "relay/ingress", "relay/forward", "relay/ledger", "relay/dashboard"},
+	"relay":               {"proto", "routing", "tls", "relay/envelope", "relay/lifecycle", "relay/spool", "relay/ingress", "relay/forward", "relay/ledger", "relay/keeper", "relay/dashboard"},
 	"cmd":                 {"*"},
 	"test":                {"*"},
 }

@@ -2257,7 +2257,14 @@ type QueueEntry struct {
 	// Bytes of all parts.
 	Size uint64 `protobuf:"varint,11,opt,name=size,proto3" json:"size,omitempty"`
 	// Past its lane's target.
-	Late          bool `protobuf:"varint,12,opt,name=late,proto3" json:"late,omitempty"`
+	Late bool `protobuf:"varint,12,opt,name=late,proto3" json:"late,omitempty"`
+	// Relay that says so.
+	AtRelayId string `protobuf:"bytes,13,opt,name=at_relay_id,json=atRelayId,proto3" json:"at_relay_id,omitempty"`
+	// Recipients concerned.
+	Recipients uint32 `protobuf:"varint,14,opt,name=recipients,proto3" json:"recipients,omitempty"`
+	// A second copy that waits to be made, or a relay's report: nobody's delivery
+	// waits.
+	Bare          bool `protobuf:"varint,15,opt,name=bare,proto3" json:"bare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2376,6 +2383,27 @@ func (x *QueueEntry) GetLate() bool {
 	return false
 }
 
+func (x *QueueEntry) GetAtRelayId() string {
+	if x != nil {
+		return x.AtRelayId
+	}
+	return ""
+}
+
+func (x *QueueEntry) GetRecipients() uint32 {
+	if x != nil {
+		return x.Recipients
+	}
+	return 0
+}
+
+func (x *QueueEntry) GetBare() bool {
+	if x != nil {
+		return x.Bare
+	}
+	return false
+}
+
 // ListQueueRequest chooses entries.
 type ListQueueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2388,7 +2416,11 @@ type ListQueueRequest struct {
 	// Only those past their lane's target.
 	Late bool `protobuf:"varint,4,opt,name=late,proto3" json:"late,omitempty"`
 	// Most entries; 0: 1,000.
-	Limit         uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Only those given up and kept for an operator.
+	Expired bool `protobuf:"varint,6,opt,name=expired,proto3" json:"expired,omitempty"`
+	// Only those held by an operator.
+	Held          bool `protobuf:"varint,7,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2456,6 +2488,20 @@ func (x *ListQueueRequest) GetLimit() uint32 {
 		return x.Limit
 	}
 	return 0
+}
+
+func (x *ListQueueRequest) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
+func (x *ListQueueRequest) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
 }
 
 // ListQueueResponse is one entry.
@@ -2548,8 +2594,12 @@ type ShapeRow struct {
 	RelayId string `protobuf:"bytes,1,opt,name=relay_id,json=relayId,proto3" json:"relay_id,omitempty"`
 	// Inbox, or empty.
 	AgencyCode string `protobuf:"bytes,2,opt,name=agency_code,json=agencyCode,proto3" json:"agency_code,omitempty"`
-	// Entries by age, as many as ShapeQueueResponse.ages.
-	Counts        []uint64 `protobuf:"varint,3,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	// Entries by age, as many as ShapeQueueResponse.ages and one more.
+	Counts []uint64 `protobuf:"varint,3,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	// Bytes of all parts.
+	Size uint64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	// Given up and kept for an operator, whatever the destination.
+	Expired       bool `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2603,6 +2653,20 @@ func (x *ShapeRow) GetCounts() []uint64 {
 		return x.Counts
 	}
 	return nil
+}
+
+func (x *ShapeRow) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ShapeRow) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
 }
 
 // ShapeQueueResponse is destination by age.
@@ -2819,7 +2883,7 @@ func (x *DrainRequest) GetRelayId() string {
 // DrainResponse is progress; the last one carries the statement.
 type DrainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Envelopes still in custody.
+	// Envelopes that are nowhere else yet.
 	Remaining uint64 `protobuf:"varint,1,opt,name=remaining,proto3" json:"remaining,omitempty"`
 	// Set in the last message: nothing undelivered is left.
 	Done bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
@@ -3045,8 +3109,10 @@ type AuditResponse struct {
 	MissingEnvelopeIds [][]byte `protobuf:"bytes,2,rep,name=missing_envelope_ids,json=missingEnvelopeIds,proto3" json:"missing_envelope_ids,omitempty"`
 	// Relays that did not answer; then nothing is proved of them.
 	SilentRelayIds []string `protobuf:"bytes,3,rep,name=silent_relay_ids,json=silentRelayIds,proto3" json:"silent_relay_ids,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What is wrong, one for each delivery or envelope concerned; at most 1,000.
+	Findings      []*AuditFinding `protobuf:"bytes,4,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuditResponse) Reset() {
@@ -3100,6 +3166,86 @@ func (x *AuditResponse) GetSilentRelayIds() []string {
 	return nil
 }
 
+func (x *AuditResponse) GetFindings() []*AuditFinding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// AuditFinding is one thing that does not add up.
+type AuditFinding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes; empty where it concerns a relay's counts.
+	EnvelopeId []byte `protobuf:"bytes,1,opt,name=envelope_id,json=envelopeId,proto3" json:"envelope_id,omitempty"`
+	// Recipient, where one is concerned. QD20 form.
+	AgencyCode string `protobuf:"bytes,2,opt,name=agency_code,json=agencyCode,proto3" json:"agency_code,omitempty"`
+	// Relay that says so.
+	RelayId string `protobuf:"bytes,3,opt,name=relay_id,json=relayId,proto3" json:"relay_id,omitempty"`
+	// What is wrong, for people.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditFinding) Reset() {
+	*x = AuditFinding{}
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditFinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditFinding) ProtoMessage() {}
+
+func (x *AuditFinding) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditFinding.ProtoReflect.Descriptor instead.
+func (*AuditFinding) Descriptor() ([]byte, []int) {
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *AuditFinding) GetEnvelopeId() []byte {
+	if x != nil {
+		return x.EnvelopeId
+	}
+	return nil
+}
+
+func (x *AuditFinding) GetAgencyCode() string {
+	if x != nil {
+		return x.AgencyCode
+	}
+	return ""
+}
+
+func (x *AuditFinding) GetRelayId() string {
+	if x != nil {
+		return x.RelayId
+	}
+	return ""
+}
+
+func (x *AuditFinding) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // StatsRequest chooses what to count.
 type StatsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3115,7 +3261,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3127,7 +3273,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3140,7 +3286,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StatsRequest) GetMonth() string {
@@ -3193,7 +3339,7 @@ type StatsRow struct {
 
 func (x *StatsRow) Reset() {
 	*x = StatsRow{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3351,7 @@ func (x *StatsRow) String() string {
 func (*StatsRow) ProtoMessage() {}
 
 func (x *StatsRow) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3364,7 @@ func (x *StatsRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRow.ProtoReflect.Descriptor instead.
 func (*StatsRow) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StatsRow) GetKey() string {
@@ -3304,7 +3450,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +3462,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3329,7 +3475,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *StatsResponse) GetRows() []*StatsRow {
@@ -3355,7 +3501,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3367,7 +3513,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3380,7 +3526,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 // HealthResponse tells.
@@ -3399,14 +3545,28 @@ type HealthResponse struct {
 	// Envelopes in custody.
 	InCustody uint64 `protobuf:"varint,6,opt,name=in_custody,json=inCustody,proto3" json:"in_custody,omitempty"`
 	// Bytes its store takes on disk.
-	StoreSize     uint64 `protobuf:"varint,7,opt,name=store_size,json=storeSize,proto3" json:"store_size,omitempty"`
+	StoreSize uint64 `protobuf:"varint,7,opt,name=store_size,json=storeSize,proto3" json:"store_size,omitempty"`
+	// Bytes free on the disk of the store, and those that it keeps free.
+	DiskFree uint64 `protobuf:"varint,8,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
+	// See disk_free.
+	DiskReserve uint64 `protobuf:"varint,9,opt,name=disk_reserve,json=diskReserve,proto3" json:"disk_reserve,omitempty"`
+	// Places of the store found damaged since the relay started.
+	Damaged uint64 `protobuf:"varint,10,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	// Of these, mended from another relay.
+	Repaired uint64 `protobuf:"varint,11,opt,name=repaired,proto3" json:"repaired,omitempty"`
+	// Envelopes whose content is damaged here and not mended yet.
+	Quarantined uint64 `protobuf:"varint,12,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
+	// Deliveries accepted here, given up and kept for an operator.
+	DeadLetters uint64 `protobuf:"varint,13,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// Envelopes of which no other relay is known to have a copy.
+	SoleCopies    uint64 `protobuf:"varint,14,opt,name=sole_copies,json=soleCopies,proto3" json:"sole_copies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HealthResponse) Reset() {
 	*x = HealthResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3578,7 @@ func (x *HealthResponse) String() string {
 func (*HealthResponse) ProtoMessage() {}
 
 func (x *HealthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3591,7 @@ func (x *HealthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
 func (*HealthResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *HealthResponse) GetRelay() *v11.RelayInfo {
@@ -3479,6 +3639,55 @@ func (x *HealthResponse) GetInCustody() uint64 {
 func (x *HealthResponse) GetStoreSize() uint64 {
 	if x != nil {
 		return x.StoreSize
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetDiskFree() uint64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetDiskReserve() uint64 {
+	if x != nil {
+		return x.DiskReserve
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetDamaged() uint64 {
+	if x != nil {
+		return x.Damaged
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetRepaired() uint64 {
+	if x != nil {
+		return x.Repaired
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetQuarantined() uint64 {
+	if x != nil {
+		return x.Quarantined
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetDeadLetters() uint64 {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetSoleCopies() uint64 {
+	if x != nil {
+		return x.SoleCopies
 	}
 	return 0
 }
@@ -3611,7 +3820,7 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\x10silent_relay_ids\x18\x05 \x03(\tR\x0esilentRelayIds\x12,\n" +
 	"\x05parts\x18\x06 \x03(\v2\x16.truc.exchange.v1.PartR\x05parts\x12\x1f\n" +
 	"\vsender_code\x18\a \x01(\tR\n" +
-	"senderCode\"\x9a\x03\n" +
+	"senderCode\"\xee\x03\n" +
 	"\n" +
 	"QueueEntry\x12\x1f\n" +
 	"\venvelope_id\x18\x01 \x01(\fR\n" +
@@ -3629,7 +3838,12 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\aexpired\x18\n" +
 	" \x01(\bR\aexpired\x12\x12\n" +
 	"\x04size\x18\v \x01(\x04R\x04size\x12\x12\n" +
-	"\x04late\x18\f \x01(\bR\x04late\"\x99\x01\n" +
+	"\x04late\x18\f \x01(\bR\x04late\x12\x1e\n" +
+	"\vat_relay_id\x18\r \x01(\tR\tatRelayId\x12\x1e\n" +
+	"\n" +
+	"recipients\x18\x0e \x01(\rR\n" +
+	"recipients\x12\x12\n" +
+	"\x04bare\x18\x0f \x01(\bR\x04bare\"\xc7\x01\n" +
 	"\x10ListQueueRequest\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x12\x1f\n" +
 	"\vagency_code\x18\x02 \x01(\tR\n" +
@@ -3637,15 +3851,19 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\venvelope_id\x18\x03 \x01(\fR\n" +
 	"envelopeId\x12\x12\n" +
 	"\x04late\x18\x04 \x01(\bR\x04late\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit\"D\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x18\n" +
+	"\aexpired\x18\x06 \x01(\bR\aexpired\x12\x12\n" +
+	"\x04held\x18\a \x01(\bR\x04held\"D\n" +
 	"\x11ListQueueResponse\x12/\n" +
 	"\x05entry\x18\x01 \x01(\v2\x19.truc.admin.v1.QueueEntryR\x05entry\"\x13\n" +
-	"\x11ShapeQueueRequest\"^\n" +
+	"\x11ShapeQueueRequest\"\x8c\x01\n" +
 	"\bShapeRow\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x12\x1f\n" +
 	"\vagency_code\x18\x02 \x01(\tR\n" +
 	"agencyCode\x12\x16\n" +
-	"\x06counts\x18\x03 \x03(\x04R\x06counts\"p\n" +
+	"\x06counts\x18\x03 \x03(\x04R\x06counts\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x18\n" +
+	"\aexpired\x18\x05 \x01(\bR\aexpired\"p\n" +
 	"\x12ShapeQueueResponse\x12-\n" +
 	"\x04ages\x18\x01 \x03(\v2\x19.google.protobuf.DurationR\x04ages\x12+\n" +
 	"\x04rows\x18\x02 \x03(\v2\x17.truc.admin.v1.ShapeRowR\x04rows\"\x89\x01\n" +
@@ -3672,11 +3890,19 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\apending\x18\x04 \x01(\x04R\apending\x12\x18\n" +
 	"\aexpired\x18\x05 \x01(\x04R\aexpired\x12\x18\n" +
 	"\arefused\x18\x06 \x01(\x04R\arefused\x12\x1a\n" +
-	"\brecalled\x18\a \x01(\x04R\brecalled\"\x98\x01\n" +
+	"\brecalled\x18\a \x01(\x04R\brecalled\"\xd1\x01\n" +
 	"\rAuditResponse\x12+\n" +
 	"\x04rows\x18\x01 \x03(\v2\x17.truc.admin.v1.AuditRowR\x04rows\x120\n" +
 	"\x14missing_envelope_ids\x18\x02 \x03(\fR\x12missingEnvelopeIds\x12(\n" +
-	"\x10silent_relay_ids\x18\x03 \x03(\tR\x0esilentRelayIds\"J\n" +
+	"\x10silent_relay_ids\x18\x03 \x03(\tR\x0esilentRelayIds\x127\n" +
+	"\bfindings\x18\x04 \x03(\v2\x1b.truc.admin.v1.AuditFindingR\bfindings\"\x85\x01\n" +
+	"\fAuditFinding\x12\x1f\n" +
+	"\venvelope_id\x18\x01 \x01(\fR\n" +
+	"envelopeId\x12\x1f\n" +
+	"\vagency_code\x18\x02 \x01(\tR\n" +
+	"agencyCode\x12\x19\n" +
+	"\brelay_id\x18\x03 \x01(\tR\arelayId\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\"J\n" +
 	"\fStatsRequest\x12\x14\n" +
 	"\x05month\x18\x01 \x01(\tR\x05month\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x14\n" +
@@ -3697,7 +3923,7 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\rStatsResponse\x12+\n" +
 	"\x04rows\x18\x01 \x03(\v2\x17.truc.admin.v1.StatsRowR\x04rows\x12(\n" +
 	"\x10silent_relay_ids\x18\x02 \x03(\tR\x0esilentRelayIds\"\x0f\n" +
-	"\rHealthRequest\"\x88\x02\n" +
+	"\rHealthRequest\"\xe4\x03\n" +
 	"\x0eHealthResponse\x121\n" +
 	"\x05relay\x18\x01 \x01(\v2\x1b.truc.exchange.v1.RelayInfoR\x05relay\x12\x18\n" +
 	"\aserving\x18\x02 \x01(\bR\aserving\x12\x16\n" +
@@ -3708,7 +3934,16 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"in_custody\x18\x06 \x01(\x04R\tinCustody\x12\x1d\n" +
 	"\n" +
-	"store_size\x18\a \x01(\x04R\tstoreSize*_\n" +
+	"store_size\x18\a \x01(\x04R\tstoreSize\x12\x1b\n" +
+	"\tdisk_free\x18\b \x01(\x04R\bdiskFree\x12!\n" +
+	"\fdisk_reserve\x18\t \x01(\x04R\vdiskReserve\x12\x18\n" +
+	"\adamaged\x18\n" +
+	" \x01(\x04R\adamaged\x12\x1a\n" +
+	"\brepaired\x18\v \x01(\x04R\brepaired\x12 \n" +
+	"\vquarantined\x18\f \x01(\x04R\vquarantined\x12!\n" +
+	"\fdead_letters\x18\r \x01(\x04R\vdeadLetters\x12\x1f\n" +
+	"\vsole_copies\x18\x0e \x01(\x04R\n" +
+	"soleCopies*_\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CONSISTENCY_LOCAL\x10\x01\x12\x1c\n" +
@@ -3765,7 +4000,7 @@ func file_truc_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_truc_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_truc_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_truc_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_truc_admin_v1_admin_proto_goTypes = []any{
 	(Consistency)(0),               // 0: truc.admin.v1.Consistency
 	(SteerOperation)(0),            // 1: truc.admin.v1.SteerOperation
@@ -3820,122 +4055,124 @@ var file_truc_admin_v1_admin_proto_goTypes = []any{
 	(*AuditRequest)(nil),           // 50: truc.admin.v1.AuditRequest
 	(*AuditRow)(nil),               // 51: truc.admin.v1.AuditRow
 	(*AuditResponse)(nil),          // 52: truc.admin.v1.AuditResponse
-	(*StatsRequest)(nil),           // 53: truc.admin.v1.StatsRequest
-	(*StatsRow)(nil),               // 54: truc.admin.v1.StatsRow
-	(*StatsResponse)(nil),          // 55: truc.admin.v1.StatsResponse
-	(*HealthRequest)(nil),          // 56: truc.admin.v1.HealthRequest
-	(*HealthResponse)(nil),         // 57: truc.admin.v1.HealthResponse
-	(*durationpb.Duration)(nil),    // 58: google.protobuf.Duration
-	(*v1.Command)(nil),             // 59: truc.directory.v1.Command
-	(*v1.CommandResult)(nil),       // 60: truc.directory.v1.CommandResult
-	(*v1.Relay)(nil),               // 61: truc.directory.v1.Relay
-	(*v1.Agency)(nil),              // 62: truc.directory.v1.Agency
-	(*v1.Group)(nil),               // 63: truc.directory.v1.Group
-	(*v1.Rule)(nil),                // 64: truc.directory.v1.Rule
-	(*v1.Gateway)(nil),             // 65: truc.directory.v1.Gateway
-	(*v1.TrustRoot)(nil),           // 66: truc.directory.v1.TrustRoot
-	(*v1.Revocation)(nil),          // 67: truc.directory.v1.Revocation
-	(*v11.Receipt)(nil),            // 68: truc.exchange.v1.Receipt
-	(*v11.Delivery)(nil),           // 69: truc.exchange.v1.Delivery
-	(*v11.TraceEvent)(nil),         // 70: truc.exchange.v1.TraceEvent
-	(*v11.Part)(nil),               // 71: truc.exchange.v1.Part
-	(v11.Priority)(0),              // 72: truc.exchange.v1.Priority
-	(*timestamppb.Timestamp)(nil),  // 73: google.protobuf.Timestamp
-	(*v11.RelayInfo)(nil),          // 74: truc.exchange.v1.RelayInfo
+	(*AuditFinding)(nil),           // 53: truc.admin.v1.AuditFinding
+	(*StatsRequest)(nil),           // 54: truc.admin.v1.StatsRequest
+	(*StatsRow)(nil),               // 55: truc.admin.v1.StatsRow
+	(*StatsResponse)(nil),          // 56: truc.admin.v1.StatsResponse
+	(*HealthRequest)(nil),          // 57: truc.admin.v1.HealthRequest
+	(*HealthResponse)(nil),         // 58: truc.admin.v1.HealthResponse
+	(*durationpb.Duration)(nil),    // 59: google.protobuf.Duration
+	(*v1.Command)(nil),             // 60: truc.directory.v1.Command
+	(*v1.CommandResult)(nil),       // 61: truc.directory.v1.CommandResult
+	(*v1.Relay)(nil),               // 62: truc.directory.v1.Relay
+	(*v1.Agency)(nil),              // 63: truc.directory.v1.Agency
+	(*v1.Group)(nil),               // 64: truc.directory.v1.Group
+	(*v1.Rule)(nil),                // 65: truc.directory.v1.Rule
+	(*v1.Gateway)(nil),             // 66: truc.directory.v1.Gateway
+	(*v1.TrustRoot)(nil),           // 67: truc.directory.v1.TrustRoot
+	(*v1.Revocation)(nil),          // 68: truc.directory.v1.Revocation
+	(*v11.Receipt)(nil),            // 69: truc.exchange.v1.Receipt
+	(*v11.Delivery)(nil),           // 70: truc.exchange.v1.Delivery
+	(*v11.TraceEvent)(nil),         // 71: truc.exchange.v1.TraceEvent
+	(*v11.Part)(nil),               // 72: truc.exchange.v1.Part
+	(v11.Priority)(0),              // 73: truc.exchange.v1.Priority
+	(*timestamppb.Timestamp)(nil),  // 74: google.protobuf.Timestamp
+	(*v11.RelayInfo)(nil),          // 75: truc.exchange.v1.RelayInfo
 }
 var file_truc_admin_v1_admin_proto_depIdxs = []int32{
-	58, // 0: truc.admin.v1.StatusResponse.last_contact:type_name -> google.protobuf.Duration
+	59, // 0: truc.admin.v1.StatusResponse.last_contact:type_name -> google.protobuf.Duration
 	0,  // 1: truc.admin.v1.MembersRequest.consistency:type_name -> truc.admin.v1.Consistency
-	58, // 2: truc.admin.v1.Member.last_contact:type_name -> google.protobuf.Duration
+	59, // 2: truc.admin.v1.Member.last_contact:type_name -> google.protobuf.Duration
 	5,  // 3: truc.admin.v1.MembersResponse.members:type_name -> truc.admin.v1.Member
-	59, // 4: truc.admin.v1.ChangeRequest.command:type_name -> truc.directory.v1.Command
-	60, // 5: truc.admin.v1.ChangeResponse.result:type_name -> truc.directory.v1.CommandResult
+	60, // 4: truc.admin.v1.ChangeRequest.command:type_name -> truc.directory.v1.Command
+	61, // 5: truc.admin.v1.ChangeResponse.result:type_name -> truc.directory.v1.CommandResult
 	0,  // 6: truc.admin.v1.ListRelaysRequest.consistency:type_name -> truc.admin.v1.Consistency
-	61, // 7: truc.admin.v1.RelayView.relay:type_name -> truc.directory.v1.Relay
-	58, // 8: truc.admin.v1.RelayView.round_trip:type_name -> google.protobuf.Duration
+	62, // 7: truc.admin.v1.RelayView.relay:type_name -> truc.directory.v1.Relay
+	59, // 8: truc.admin.v1.RelayView.round_trip:type_name -> google.protobuf.Duration
 	26, // 9: truc.admin.v1.ListRelaysResponse.relays:type_name -> truc.admin.v1.RelayView
 	0,  // 10: truc.admin.v1.ListAgenciesRequest.consistency:type_name -> truc.admin.v1.Consistency
-	62, // 11: truc.admin.v1.ListAgenciesResponse.agencies:type_name -> truc.directory.v1.Agency
+	63, // 11: truc.admin.v1.ListAgenciesResponse.agencies:type_name -> truc.directory.v1.Agency
 	0,  // 12: truc.admin.v1.ListGroupsRequest.consistency:type_name -> truc.admin.v1.Consistency
-	63, // 13: truc.admin.v1.ListGroupsResponse.groups:type_name -> truc.directory.v1.Group
+	64, // 13: truc.admin.v1.ListGroupsResponse.groups:type_name -> truc.directory.v1.Group
 	0,  // 14: truc.admin.v1.ListRulesRequest.consistency:type_name -> truc.admin.v1.Consistency
-	64, // 15: truc.admin.v1.ListRulesResponse.rules:type_name -> truc.directory.v1.Rule
+	65, // 15: truc.admin.v1.ListRulesResponse.rules:type_name -> truc.directory.v1.Rule
 	0,  // 16: truc.admin.v1.ListGatewaysRequest.consistency:type_name -> truc.admin.v1.Consistency
-	65, // 17: truc.admin.v1.ListGatewaysResponse.gateways:type_name -> truc.directory.v1.Gateway
+	66, // 17: truc.admin.v1.ListGatewaysResponse.gateways:type_name -> truc.directory.v1.Gateway
 	0,  // 18: truc.admin.v1.ListTrustRequest.consistency:type_name -> truc.admin.v1.Consistency
-	66, // 19: truc.admin.v1.ListTrustResponse.roots:type_name -> truc.directory.v1.TrustRoot
-	67, // 20: truc.admin.v1.ListTrustResponse.revocations:type_name -> truc.directory.v1.Revocation
-	68, // 21: truc.admin.v1.TraceResponse.receipt:type_name -> truc.exchange.v1.Receipt
-	69, // 22: truc.admin.v1.TraceResponse.deliveries:type_name -> truc.exchange.v1.Delivery
-	70, // 23: truc.admin.v1.TraceResponse.events:type_name -> truc.exchange.v1.TraceEvent
-	71, // 24: truc.admin.v1.TraceResponse.parts:type_name -> truc.exchange.v1.Part
-	72, // 25: truc.admin.v1.QueueEntry.priority:type_name -> truc.exchange.v1.Priority
-	73, // 26: truc.admin.v1.QueueEntry.since:type_name -> google.protobuf.Timestamp
-	73, // 27: truc.admin.v1.QueueEntry.next_try_at:type_name -> google.protobuf.Timestamp
+	67, // 19: truc.admin.v1.ListTrustResponse.roots:type_name -> truc.directory.v1.TrustRoot
+	68, // 20: truc.admin.v1.ListTrustResponse.revocations:type_name -> truc.directory.v1.Revocation
+	69, // 21: truc.admin.v1.TraceResponse.receipt:type_name -> truc.exchange.v1.Receipt
+	70, // 22: truc.admin.v1.TraceResponse.deliveries:type_name -> truc.exchange.v1.Delivery
+	71, // 23: truc.admin.v1.TraceResponse.events:type_name -> truc.exchange.v1.TraceEvent
+	72, // 24: truc.admin.v1.TraceResponse.parts:type_name -> truc.exchange.v1.Part
+	73, // 25: truc.admin.v1.QueueEntry.priority:type_name -> truc.exchange.v1.Priority
+	74, // 26: truc.admin.v1.QueueEntry.since:type_name -> google.protobuf.Timestamp
+	74, // 27: truc.admin.v1.QueueEntry.next_try_at:type_name -> google.protobuf.Timestamp
 	40, // 28: truc.admin.v1.ListQueueResponse.entry:type_name -> truc.admin.v1.QueueEntry
-	58, // 29: truc.admin.v1.ShapeQueueResponse.ages:type_name -> google.protobuf.Duration
+	59, // 29: truc.admin.v1.ShapeQueueResponse.ages:type_name -> google.protobuf.Duration
 	44, // 30: truc.admin.v1.ShapeQueueResponse.rows:type_name -> truc.admin.v1.ShapeRow
 	1,  // 31: truc.admin.v1.SteerQueueRequest.operation:type_name -> truc.admin.v1.SteerOperation
-	73, // 32: truc.admin.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
+	74, // 32: truc.admin.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
 	51, // 33: truc.admin.v1.AuditResponse.rows:type_name -> truc.admin.v1.AuditRow
-	54, // 34: truc.admin.v1.StatsResponse.rows:type_name -> truc.admin.v1.StatsRow
-	74, // 35: truc.admin.v1.HealthResponse.relay:type_name -> truc.exchange.v1.RelayInfo
-	73, // 36: truc.admin.v1.HealthResponse.started_at:type_name -> google.protobuf.Timestamp
-	2,  // 37: truc.admin.v1.RaftService.Status:input_type -> truc.admin.v1.StatusRequest
-	4,  // 38: truc.admin.v1.RaftService.Members:input_type -> truc.admin.v1.MembersRequest
-	7,  // 39: truc.admin.v1.RaftService.AddVoter:input_type -> truc.admin.v1.AddVoterRequest
-	9,  // 40: truc.admin.v1.RaftService.AddNonvoter:input_type -> truc.admin.v1.AddNonvoterRequest
-	11, // 41: truc.admin.v1.RaftService.Demote:input_type -> truc.admin.v1.DemoteRequest
-	13, // 42: truc.admin.v1.RaftService.Remove:input_type -> truc.admin.v1.RemoveRequest
-	15, // 43: truc.admin.v1.RaftService.TransferLeader:input_type -> truc.admin.v1.TransferLeaderRequest
-	17, // 44: truc.admin.v1.RaftService.Snapshot:input_type -> truc.admin.v1.SnapshotRequest
-	19, // 45: truc.admin.v1.RaftService.Backup:input_type -> truc.admin.v1.BackupRequest
-	21, // 46: truc.admin.v1.RaftService.Restore:input_type -> truc.admin.v1.RestoreRequest
-	23, // 47: truc.admin.v1.DirectoryService.Change:input_type -> truc.admin.v1.ChangeRequest
-	25, // 48: truc.admin.v1.DirectoryService.ListRelays:input_type -> truc.admin.v1.ListRelaysRequest
-	28, // 49: truc.admin.v1.DirectoryService.ListAgencies:input_type -> truc.admin.v1.ListAgenciesRequest
-	30, // 50: truc.admin.v1.DirectoryService.ListGroups:input_type -> truc.admin.v1.ListGroupsRequest
-	32, // 51: truc.admin.v1.DirectoryService.ListRules:input_type -> truc.admin.v1.ListRulesRequest
-	34, // 52: truc.admin.v1.DirectoryService.ListGateways:input_type -> truc.admin.v1.ListGatewaysRequest
-	36, // 53: truc.admin.v1.DirectoryService.ListTrust:input_type -> truc.admin.v1.ListTrustRequest
-	38, // 54: truc.admin.v1.CustodyService.Trace:input_type -> truc.admin.v1.TraceRequest
-	41, // 55: truc.admin.v1.CustodyService.ListQueue:input_type -> truc.admin.v1.ListQueueRequest
-	43, // 56: truc.admin.v1.CustodyService.ShapeQueue:input_type -> truc.admin.v1.ShapeQueueRequest
-	46, // 57: truc.admin.v1.CustodyService.SteerQueue:input_type -> truc.admin.v1.SteerQueueRequest
-	48, // 58: truc.admin.v1.CustodyService.Drain:input_type -> truc.admin.v1.DrainRequest
-	50, // 59: truc.admin.v1.CustodyService.Audit:input_type -> truc.admin.v1.AuditRequest
-	53, // 60: truc.admin.v1.CustodyService.Stats:input_type -> truc.admin.v1.StatsRequest
-	56, // 61: truc.admin.v1.CustodyService.Health:input_type -> truc.admin.v1.HealthRequest
-	3,  // 62: truc.admin.v1.RaftService.Status:output_type -> truc.admin.v1.StatusResponse
-	6,  // 63: truc.admin.v1.RaftService.Members:output_type -> truc.admin.v1.MembersResponse
-	8,  // 64: truc.admin.v1.RaftService.AddVoter:output_type -> truc.admin.v1.AddVoterResponse
-	10, // 65: truc.admin.v1.RaftService.AddNonvoter:output_type -> truc.admin.v1.AddNonvoterResponse
-	12, // 66: truc.admin.v1.RaftService.Demote:output_type -> truc.admin.v1.DemoteResponse
-	14, // 67: truc.admin.v1.RaftService.Remove:output_type -> truc.admin.v1.RemoveResponse
-	16, // 68: truc.admin.v1.RaftService.TransferLeader:output_type -> truc.admin.v1.TransferLeaderResponse
-	18, // 69: truc.admin.v1.RaftService.Snapshot:output_type -> truc.admin.v1.SnapshotResponse
-	20, // 70: truc.admin.v1.RaftService.Backup:output_type -> truc.admin.v1.BackupResponse
-	22, // 71: truc.admin.v1.RaftService.Restore:output_type -> truc.admin.v1.RestoreResponse
-	24, // 72: truc.admin.v1.DirectoryService.Change:output_type -> truc.admin.v1.ChangeResponse
-	27, // 73: truc.admin.v1.DirectoryService.ListRelays:output_type -> truc.admin.v1.ListRelaysResponse
-	29, // 74: truc.admin.v1.DirectoryService.ListAgencies:output_type -> truc.admin.v1.ListAgenciesResponse
-	31, // 75: truc.admin.v1.DirectoryService.ListGroups:output_type -> truc.admin.v1.ListGroupsResponse
-	33, // 76: truc.admin.v1.DirectoryService.ListRules:output_type -> truc.admin.v1.ListRulesResponse
-	35, // 77: truc.admin.v1.DirectoryService.ListGateways:output_type -> truc.admin.v1.ListGatewaysResponse
-	37, // 78: truc.admin.v1.DirectoryService.ListTrust:output_type -> truc.admin.v1.ListTrustResponse
-	39, // 79: truc.admin.v1.CustodyService.Trace:output_type -> truc.admin.v1.TraceResponse
-	42, // 80: truc.admin.v1.CustodyService.ListQueue:output_type -> truc.admin.v1.ListQueueResponse
-	45, // 81: truc.admin.v1.CustodyService.ShapeQueue:output_type -> truc.admin.v1.ShapeQueueResponse
-	47, // 82: truc.admin.v1.CustodyService.SteerQueue:output_type -> truc.admin.v1.SteerQueueResponse
-	49, // 83: truc.admin.v1.CustodyService.Drain:output_type -> truc.admin.v1.DrainResponse
-	52, // 84: truc.admin.v1.CustodyService.Audit:output_type -> truc.admin.v1.AuditResponse
-	55, // 85: truc.admin.v1.CustodyService.Stats:output_type -> truc.admin.v1.StatsResponse
-	57, // 86: truc.admin.v1.CustodyService.Health:output_type -> truc.admin.v1.HealthResponse
-	62, // [62:87] is the sub-list for method output_type
-	37, // [37:62] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	53, // 34: truc.admin.v1.AuditResponse.findings:type_name -> truc.admin.v1.AuditFinding
+	55, // 35: truc.admin.v1.StatsResponse.rows:type_name -> truc.admin.v1.StatsRow
+	75, // 36: truc.admin.v1.HealthResponse.relay:type_name -> truc.exchange.v1.RelayInfo
+	74, // 37: truc.admin.v1.HealthResponse.started_at:type_name -> google.protobuf.Timestamp
+	2,  // 38: truc.admin.v1.RaftService.Status:input_type -> truc.admin.v1.StatusRequest
+	4,  // 39: truc.admin.v1.RaftService.Members:input_type -> truc.admin.v1.MembersRequest
+	7,  // 40: truc.admin.v1.RaftService.AddVoter:input_type -> truc.admin.v1.AddVoterRequest
+	9,  // 41: truc.admin.v1.RaftService.AddNonvoter:input_type -> truc.admin.v1.AddNonvoterRequest
+	11, // 42: truc.admin.v1.RaftService.Demote:input_type -> truc.admin.v1.DemoteRequest
+	13, // 43: truc.admin.v1.RaftService.Remove:input_type -> truc.admin.v1.RemoveRequest
+	15, // 44: truc.admin.v1.RaftService.TransferLeader:input_type -> truc.admin.v1.TransferLeaderRequest
+	17, // 45: truc.admin.v1.RaftService.Snapshot:input_type -> truc.admin.v1.SnapshotRequest
+	19, // 46: truc.admin.v1.RaftService.Backup:input_type -> truc.admin.v1.BackupRequest
+	21, // 47: truc.admin.v1.RaftService.Restore:input_type -> truc.admin.v1.RestoreRequest
+	23, // 48: truc.admin.v1.DirectoryService.Change:input_type -> truc.admin.v1.ChangeRequest
+	25, // 49: truc.admin.v1.DirectoryService.ListRelays:input_type -> truc.admin.v1.ListRelaysRequest
+	28, // 50: truc.admin.v1.DirectoryService.ListAgencies:input_type -> truc.admin.v1.ListAgenciesRequest
+	30, // 51: truc.admin.v1.DirectoryService.ListGroups:input_type -> truc.admin.v1.ListGroupsRequest
+	32, // 52: truc.admin.v1.DirectoryService.ListRules:input_type -> truc.admin.v1.ListRulesRequest
+	34, // 53: truc.admin.v1.DirectoryService.ListGateways:input_type -> truc.admin.v1.ListGatewaysRequest
+	36, // 54: truc.admin.v1.DirectoryService.ListTrust:input_type -> truc.admin.v1.ListTrustRequest
+	38, // 55: truc.admin.v1.CustodyService.Trace:input_type -> truc.admin.v1.TraceRequest
+	41, // 56: truc.admin.v1.CustodyService.ListQueue:input_type -> truc.admin.v1.ListQueueRequest
+	43, // 57: truc.admin.v1.CustodyService.ShapeQueue:input_type -> truc.admin.v1.ShapeQueueRequest
+	46, // 58: truc.admin.v1.CustodyService.SteerQueue:input_type -> truc.admin.v1.SteerQueueRequest
+	48, // 59: truc.admin.v1.CustodyService.Drain:input_type -> truc.admin.v1.DrainRequest
+	50, // 60: truc.admin.v1.CustodyService.Audit:input_type -> truc.admin.v1.AuditRequest
+	54, // 61: truc.admin.v1.CustodyService.Stats:input_type -> truc.admin.v1.StatsRequest
+	57, // 62: truc.admin.v1.CustodyService.Health:input_type -> truc.admin.v1.HealthRequest
+	3,  // 63: truc.admin.v1.RaftService.Status:output_type -> truc.admin.v1.StatusResponse
+	6,  // 64: truc.admin.v1.RaftService.Members:output_type -> truc.admin.v1.MembersResponse
+	8,  // 65: truc.admin.v1.RaftService.AddVoter:output_type -> truc.admin.v1.AddVoterResponse
+	10, // 66: truc.admin.v1.RaftService.AddNonvoter:output_type -> truc.admin.v1.AddNonvoterResponse
+	12, // 67: truc.admin.v1.RaftService.Demote:output_type -> truc.admin.v1.DemoteResponse
+	14, // 68: truc.admin.v1.RaftService.Remove:output_type -> truc.admin.v1.RemoveResponse
+	16, // 69: truc.admin.v1.RaftService.TransferLeader:output_type -> truc.admin.v1.TransferLeaderResponse
+	18, // 70: truc.admin.v1.RaftService.Snapshot:output_type -> truc.admin.v1.SnapshotResponse
+	20, // 71: truc.admin.v1.RaftService.Backup:output_type -> truc.admin.v1.BackupResponse
+	22, // 72: truc.admin.v1.RaftService.Restore:output_type -> truc.admin.v1.RestoreResponse
+	24, // 73: truc.admin.v1.DirectoryService.Change:output_type -> truc.admin.v1.ChangeResponse
+	27, // 74: truc.admin.v1.DirectoryService.ListRelays:output_type -> truc.admin.v1.ListRelaysResponse
+	29, // 75: truc.admin.v1.DirectoryService.ListAgencies:output_type -> truc.admin.v1.ListAgenciesResponse
+	31, // 76: truc.admin.v1.DirectoryService.ListGroups:output_type -> truc.admin.v1.ListGroupsResponse
+	33, // 77: truc.admin.v1.DirectoryService.ListRules:output_type -> truc.admin.v1.ListRulesResponse
+	35, // 78: truc.admin.v1.DirectoryService.ListGateways:output_type -> truc.admin.v1.ListGatewaysResponse
+	37, // 79: truc.admin.v1.DirectoryService.ListTrust:output_type -> truc.admin.v1.ListTrustResponse
+	39, // 80: truc.admin.v1.CustodyService.Trace:output_type -> truc.admin.v1.TraceResponse
+	42, // 81: truc.admin.v1.CustodyService.ListQueue:output_type -> truc.admin.v1.ListQueueResponse
+	45, // 82: truc.admin.v1.CustodyService.ShapeQueue:output_type -> truc.admin.v1.ShapeQueueResponse
+	47, // 83: truc.admin.v1.CustodyService.SteerQueue:output_type -> truc.admin.v1.SteerQueueResponse
+	49, // 84: truc.admin.v1.CustodyService.Drain:output_type -> truc.admin.v1.DrainResponse
+	52, // 85: truc.admin.v1.CustodyService.Audit:output_type -> truc.admin.v1.AuditResponse
+	56, // 86: truc.admin.v1.CustodyService.Stats:output_type -> truc.admin.v1.StatsResponse
+	58, // 87: truc.admin.v1.CustodyService.Health:output_type -> truc.admin.v1.HealthResponse
+	63, // [63:88] is the sub-list for method output_type
+	38, // [38:63] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_truc_admin_v1_admin_proto_init() }
@@ -3950,7 +4187,7 @@ func file_truc_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_truc_admin_v1_admin_proto_rawDesc), len(file_truc_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   56,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -1360,7 +1360,10 @@ type SetRelayState struct {
 	// Relay.
 	RelayId string `protobuf:"bytes,1,opt,name=relay_id,json=relayId,proto3" json:"relay_id,omitempty"`
 	// New state; not LOST or RETIRED (see RetireRelay).
-	State         RelayState `protobuf:"varint,2,opt,name=state,proto3,enum=truc.directory.v1.RelayState" json:"state,omitempty"`
+	State RelayState `protobuf:"varint,2,opt,name=state,proto3,enum=truc.directory.v1.RelayState" json:"state,omitempty"`
+	// With DRAINING: also move the agencies that have it as home to their
+	// standbys, as RetireRelay does.
+	MoveAgencies  bool `protobuf:"varint,3,opt,name=move_agencies,json=moveAgencies,proto3" json:"move_agencies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1407,6 +1410,13 @@ func (x *SetRelayState) GetState() RelayState {
 		return x.State
 	}
 	return RelayState_RELAY_STATE_UNSPECIFIED
+}
+
+func (x *SetRelayState) GetMoveAgencies() bool {
+	if x != nil {
+		return x.MoveAgencies
+	}
+	return false
 }
 
 // RemoveRelay forgets a relay; refused while it is home or standby.
@@ -2728,10 +2738,11 @@ const file_truc_directory_v1_directory_proto_rawDesc = "" +
 	"\fretire_relay\x18\x1b \x01(\v2\x1e.truc.directory.v1.RetireRelayH\x00R\vretireRelayB\b\n" +
 	"\x06change\":\n" +
 	"\bPutRelay\x12.\n" +
-	"\x05relay\x18\x01 \x01(\v2\x18.truc.directory.v1.RelayR\x05relay\"_\n" +
+	"\x05relay\x18\x01 \x01(\v2\x18.truc.directory.v1.RelayR\x05relay\"\x84\x01\n" +
 	"\rSetRelayState\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x123\n" +
-	"\x05state\x18\x02 \x01(\x0e2\x1d.truc.directory.v1.RelayStateR\x05state\"(\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1d.truc.directory.v1.RelayStateR\x05state\x12#\n" +
+	"\rmove_agencies\x18\x03 \x01(\bR\fmoveAgencies\"(\n" +
 	"\vRemoveRelay\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\"~\n" +
 	"\tPutAgency\x121\n" +

@@ -87,7 +87,8 @@ const (
 	Purpose_PURPOSE_UNSPECIFIED Purpose = 0
 	// For the inboxes of the recipients, at or by way of the called relay.
 	Purpose_PURPOSE_DELIVER Purpose = 1
-	// A second copy: the called relay keeps it and does not deliver.
+	// A second copy: the called relay keeps it for the recipients named and does
+	// not deliver, unless the ingress is lost.
 	Purpose_PURPOSE_COPY Purpose = 2
 	// A relay's report on a delivery, for the destination relay itself.
 	Purpose_PURPOSE_REPORT Purpose = 3
@@ -138,6 +139,71 @@ func (x Purpose) Number() protoreflect.EnumNumber {
 // Deprecated: Use Purpose.Descriptor instead.
 func (Purpose) EnumDescriptor() ([]byte, []int) {
 	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{1}
+}
+
+// Place is where the delivery to one recipient stands at a relay.
+type Place int32
+
+const (
+	// The relay knows nothing of it.
+	Place_PLACE_UNSPECIFIED Place = 0
+	// In the recipient's inbox there.
+	Place_PLACE_INBOX Place = 1
+	// Waiting there to be handed on.
+	Place_PLACE_QUEUE Place = 2
+	// Handed on from there; custody is elsewhere.
+	Place_PLACE_ELSEWHERE Place = 3
+	// It ended.
+	Place_PLACE_SETTLED Place = 4
+	// The relay keeps a copy and has no custody.
+	Place_PLACE_KEPT Place = 5
+)
+
+// Enum value maps for Place.
+var (
+	Place_name = map[int32]string{
+		0: "PLACE_UNSPECIFIED",
+		1: "PLACE_INBOX",
+		2: "PLACE_QUEUE",
+		3: "PLACE_ELSEWHERE",
+		4: "PLACE_SETTLED",
+		5: "PLACE_KEPT",
+	}
+	Place_value = map[string]int32{
+		"PLACE_UNSPECIFIED": 0,
+		"PLACE_INBOX":       1,
+		"PLACE_QUEUE":       2,
+		"PLACE_ELSEWHERE":   3,
+		"PLACE_SETTLED":     4,
+		"PLACE_KEPT":        5,
+	}
+)
+
+func (x Place) Enum() *Place {
+	p := new(Place)
+	*p = x
+	return p
+}
+
+func (x Place) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Place) Descriptor() protoreflect.EnumDescriptor {
+	return file_truc_relay_v1_peer_proto_enumTypes[2].Descriptor()
+}
+
+func (Place) Type() protoreflect.EnumType {
+	return &file_truc_relay_v1_peer_proto_enumTypes[2]
+}
+
+func (x Place) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Place.Descriptor instead.
+func (Place) EnumDescriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{2}
 }
 
 // PassRequest is one message of the relay that has custody.
@@ -349,7 +415,8 @@ type Offer struct {
 	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
 	// Relay that has to have it in the end.
 	DestinationRelayId string `protobuf:"bytes,6,opt,name=destination_relay_id,json=destinationRelayId,proto3" json:"destination_relay_id,omitempty"`
-	// Recipients at the destination. QD20 form.
+	// Recipients at the destination; of a copy, those whose deliveries have not
+	// ended. QD20 form.
 	AgencyCodes []string `protobuf:"bytes,7,rep,name=agency_codes,json=agencyCodes,proto3" json:"agency_codes,omitempty"`
 	// Relays that had custody before, oldest first; guards against circles.
 	VisitedRelayIds []string `protobuf:"bytes,8,rep,name=visited_relay_ids,json=visitedRelayIds,proto3" json:"visited_relay_ids,omitempty"`
@@ -1325,6 +1392,310 @@ func (x *InquireResponse) GetSenderCode() string {
 	return ""
 }
 
+// ReconcileRequest asks about envelopes.
+type ReconcileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1,000.
+	Items         []*ReconcileItem `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconcileRequest) Reset() {
+	*x = ReconcileRequest{}
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconcileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconcileRequest) ProtoMessage() {}
+
+func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
+func (*ReconcileRequest) Descriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ReconcileRequest) GetItems() []*ReconcileItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// ReconcileItem asks about one envelope.
+type ReconcileItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	EnvelopeId []byte `protobuf:"bytes,1,opt,name=envelope_id,json=envelopeId,proto3" json:"envelope_id,omitempty"`
+	// Recipients asked about, at most 20,000; empty: all that the called relay
+	// knows. QD20 form.
+	AgencyCodes   []string `protobuf:"bytes,2,rep,name=agency_codes,json=agencyCodes,proto3" json:"agency_codes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconcileItem) Reset() {
+	*x = ReconcileItem{}
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconcileItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconcileItem) ProtoMessage() {}
+
+func (x *ReconcileItem) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconcileItem.ProtoReflect.Descriptor instead.
+func (*ReconcileItem) Descriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReconcileItem) GetEnvelopeId() []byte {
+	if x != nil {
+		return x.EnvelopeId
+	}
+	return nil
+}
+
+func (x *ReconcileItem) GetAgencyCodes() []string {
+	if x != nil {
+		return x.AgencyCodes
+	}
+	return nil
+}
+
+// ReconcileResponse tells what the called relay knows.
+type ReconcileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As many as ReconcileRequest.items, in the same order.
+	Answers       []*ReconcileAnswer `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconcileResponse) Reset() {
+	*x = ReconcileResponse{}
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconcileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconcileResponse) ProtoMessage() {}
+
+func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconcileResponse.ProtoReflect.Descriptor instead.
+func (*ReconcileResponse) Descriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReconcileResponse) GetAnswers() []*ReconcileAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// ReconcileAnswer tells about one envelope.
+type ReconcileAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	EnvelopeId []byte `protobuf:"bytes,1,opt,name=envelope_id,json=envelopeId,proto3" json:"envelope_id,omitempty"`
+	// The called relay has a record of it.
+	Known bool `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
+	// And the content.
+	HoldsContent bool `protobuf:"varint,3,opt,name=holds_content,json=holdsContent,proto3" json:"holds_content,omitempty"`
+	// And remembers it for its sender: it is the ingress, or took its place.
+	Ingress bool `protobuf:"varint,4,opt,name=ingress,proto3" json:"ingress,omitempty"`
+	// Relays in service that it knows to hold the envelope, itself included and
+	// the caller not.
+	Copies uint32 `protobuf:"varint,5,opt,name=copies,proto3" json:"copies,omitempty"`
+	// One per recipient asked about, in the same order.
+	Standings     []*Standing `protobuf:"bytes,6,rep,name=standings,proto3" json:"standings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconcileAnswer) Reset() {
+	*x = ReconcileAnswer{}
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconcileAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconcileAnswer) ProtoMessage() {}
+
+func (x *ReconcileAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconcileAnswer.ProtoReflect.Descriptor instead.
+func (*ReconcileAnswer) Descriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ReconcileAnswer) GetEnvelopeId() []byte {
+	if x != nil {
+		return x.EnvelopeId
+	}
+	return nil
+}
+
+func (x *ReconcileAnswer) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *ReconcileAnswer) GetHoldsContent() bool {
+	if x != nil {
+		return x.HoldsContent
+	}
+	return false
+}
+
+func (x *ReconcileAnswer) GetIngress() bool {
+	if x != nil {
+		return x.Ingress
+	}
+	return false
+}
+
+func (x *ReconcileAnswer) GetCopies() uint32 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
+func (x *ReconcileAnswer) GetStandings() []*Standing {
+	if x != nil {
+		return x.Standings
+	}
+	return nil
+}
+
+// Standing is where one delivery stands at the called relay.
+type Standing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Recipient. QD20 form.
+	AgencyCode string `protobuf:"bytes,1,opt,name=agency_code,json=agencyCode,proto3" json:"agency_code,omitempty"`
+	// Where it stands.
+	Place Place `protobuf:"varint,2,opt,name=place,proto3,enum=truc.relay.v1.Place" json:"place,omitempty"`
+	// What the called relay knows of it; absent where place is unspecified.
+	Delivery      *v1.Delivery `protobuf:"bytes,3,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standing) Reset() {
+	*x = Standing{}
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standing) ProtoMessage() {}
+
+func (x *Standing) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standing.ProtoReflect.Descriptor instead.
+func (*Standing) Descriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Standing) GetAgencyCode() string {
+	if x != nil {
+		return x.AgencyCode
+	}
+	return ""
+}
+
+func (x *Standing) GetPlace() Place {
+	if x != nil {
+		return x.Place
+	}
+	return Place_PLACE_UNSPECIFIED
+}
+
+func (x *Standing) GetDelivery() *v1.Delivery {
+	if x != nil {
+		return x.Delivery
+	}
+	return nil
+}
+
 // Link is one measured link.
 type Link struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1342,7 +1713,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[15]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1725,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[15]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1738,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Link) GetRelayId() string {
@@ -1409,7 +1780,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[16]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1792,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[16]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1805,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProbeRequest) GetLinks() []*Link {
@@ -1459,7 +1830,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[17]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1842,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[17]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1855,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProbeResponse) GetLinks() []*Link {
@@ -1519,7 +1890,7 @@ type ProxyReceiveRequest struct {
 
 func (x *ProxyReceiveRequest) Reset() {
 	*x = ProxyReceiveRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[18]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1902,7 @@ func (x *ProxyReceiveRequest) String() string {
 func (*ProxyReceiveRequest) ProtoMessage() {}
 
 func (x *ProxyReceiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[18]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1915,7 @@ func (x *ProxyReceiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyReceiveRequest.ProtoReflect.Descriptor instead.
 func (*ProxyReceiveRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProxyReceiveRequest) GetRequest() *v1.ReceiveRequest {
@@ -1565,7 +1936,7 @@ type ProxyReceiveResponse struct {
 
 func (x *ProxyReceiveResponse) Reset() {
 	*x = ProxyReceiveResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[19]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1948,7 @@ func (x *ProxyReceiveResponse) String() string {
 func (*ProxyReceiveResponse) ProtoMessage() {}
 
 func (x *ProxyReceiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[19]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1961,7 @@ func (x *ProxyReceiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyReceiveResponse.ProtoReflect.Descriptor instead.
 func (*ProxyReceiveResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProxyReceiveResponse) GetResponse() *v1.ReceiveResponse {
@@ -1611,7 +1982,7 @@ type ProxyFetchRequest struct {
 
 func (x *ProxyFetchRequest) Reset() {
 	*x = ProxyFetchRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[20]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1994,7 @@ func (x *ProxyFetchRequest) String() string {
 func (*ProxyFetchRequest) ProtoMessage() {}
 
 func (x *ProxyFetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[20]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +2007,7 @@ func (x *ProxyFetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyFetchRequest.ProtoReflect.Descriptor instead.
 func (*ProxyFetchRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProxyFetchRequest) GetRequest() *v1.FetchRequest {
@@ -1657,7 +2028,7 @@ type ProxyFetchResponse struct {
 
 func (x *ProxyFetchResponse) Reset() {
 	*x = ProxyFetchResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[21]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +2040,7 @@ func (x *ProxyFetchResponse) String() string {
 func (*ProxyFetchResponse) ProtoMessage() {}
 
 func (x *ProxyFetchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[21]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +2053,7 @@ func (x *ProxyFetchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyFetchResponse.ProtoReflect.Descriptor instead.
 func (*ProxyFetchResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProxyFetchResponse) GetResponse() *v1.FetchResponse {
@@ -1703,7 +2074,7 @@ type ProxyConfirmRequest struct {
 
 func (x *ProxyConfirmRequest) Reset() {
 	*x = ProxyConfirmRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +2086,7 @@ func (x *ProxyConfirmRequest) String() string {
 func (*ProxyConfirmRequest) ProtoMessage() {}
 
 func (x *ProxyConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +2099,7 @@ func (x *ProxyConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ProxyConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProxyConfirmRequest) GetRequest() *v1.ConfirmRequest {
@@ -1749,7 +2120,7 @@ type ProxyConfirmResponse struct {
 
 func (x *ProxyConfirmResponse) Reset() {
 	*x = ProxyConfirmResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +2132,7 @@ func (x *ProxyConfirmResponse) String() string {
 func (*ProxyConfirmResponse) ProtoMessage() {}
 
 func (x *ProxyConfirmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +2145,7 @@ func (x *ProxyConfirmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfirmResponse.ProtoReflect.Descriptor instead.
 func (*ProxyConfirmResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProxyConfirmResponse) GetResponse() *v1.ConfirmResponse {
@@ -1881,7 +2252,28 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\x10ingress_relay_id\x18\x05 \x01(\tR\x0eingressRelayId\x12\x16\n" +
 	"\x06header\x18\x06 \x01(\fR\x06header\x12\x1f\n" +
 	"\vsender_code\x18\a \x01(\tR\n" +
-	"senderCode\"\xa8\x01\n" +
+	"senderCode\"F\n" +
+	"\x10ReconcileRequest\x122\n" +
+	"\x05items\x18\x01 \x03(\v2\x1c.truc.relay.v1.ReconcileItemR\x05items\"S\n" +
+	"\rReconcileItem\x12\x1f\n" +
+	"\venvelope_id\x18\x01 \x01(\fR\n" +
+	"envelopeId\x12!\n" +
+	"\fagency_codes\x18\x02 \x03(\tR\vagencyCodes\"M\n" +
+	"\x11ReconcileResponse\x128\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1e.truc.relay.v1.ReconcileAnswerR\aanswers\"\xd6\x01\n" +
+	"\x0fReconcileAnswer\x12\x1f\n" +
+	"\venvelope_id\x18\x01 \x01(\fR\n" +
+	"envelopeId\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\bR\x05known\x12#\n" +
+	"\rholds_content\x18\x03 \x01(\bR\fholdsContent\x12\x18\n" +
+	"\aingress\x18\x04 \x01(\bR\aingress\x12\x16\n" +
+	"\x06copies\x18\x05 \x01(\rR\x06copies\x125\n" +
+	"\tstandings\x18\x06 \x03(\v2\x17.truc.relay.v1.StandingR\tstandings\"\x8f\x01\n" +
+	"\bStanding\x12\x1f\n" +
+	"\vagency_code\x18\x01 \x01(\tR\n" +
+	"agencyCode\x12*\n" +
+	"\x05place\x18\x02 \x01(\x0e2\x14.truc.relay.v1.PlaceR\x05place\x126\n" +
+	"\bdelivery\x18\x03 \x01(\v2\x1a.truc.exchange.v1.DeliveryR\bdelivery\"\xa8\x01\n" +
 	"\x04Link\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x128\n" +
 	"\n" +
@@ -1916,11 +2308,20 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\x0fPURPOSE_DELIVER\x10\x01\x12\x10\n" +
 	"\fPURPOSE_COPY\x10\x02\x12\x12\n" +
 	"\x0ePURPOSE_REPORT\x10\x03\x12\x10\n" +
-	"\fPURPOSE_MOVE\x10\x042\xac\x04\n" +
+	"\fPURPOSE_MOVE\x10\x04*x\n" +
+	"\x05Place\x12\x15\n" +
+	"\x11PLACE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vPLACE_INBOX\x10\x01\x12\x0f\n" +
+	"\vPLACE_QUEUE\x10\x02\x12\x13\n" +
+	"\x0fPLACE_ELSEWHERE\x10\x03\x12\x11\n" +
+	"\rPLACE_SETTLED\x10\x04\x12\x0e\n" +
+	"\n" +
+	"PLACE_KEPT\x10\x052\xfc\x04\n" +
 	"\vPeerService\x12C\n" +
 	"\x04Pass\x12\x1a.truc.relay.v1.PassRequest\x1a\x1b.truc.relay.v1.PassResponse(\x010\x01\x12A\n" +
 	"\x04Read\x12\x1a.truc.relay.v1.ReadRequest\x1a\x1b.truc.relay.v1.ReadResponse0\x01\x12H\n" +
-	"\aInquire\x12\x1d.truc.relay.v1.InquireRequest\x1a\x1e.truc.relay.v1.InquireResponse\x12B\n" +
+	"\aInquire\x12\x1d.truc.relay.v1.InquireRequest\x1a\x1e.truc.relay.v1.InquireResponse\x12N\n" +
+	"\tReconcile\x12\x1f.truc.relay.v1.ReconcileRequest\x1a .truc.relay.v1.ReconcileResponse\x12B\n" +
 	"\x05Probe\x12\x1b.truc.relay.v1.ProbeRequest\x1a\x1c.truc.relay.v1.ProbeResponse\x12Y\n" +
 	"\fProxyReceive\x12\".truc.relay.v1.ProxyReceiveRequest\x1a#.truc.relay.v1.ProxyReceiveResponse0\x01\x12S\n" +
 	"\n" +
@@ -1939,98 +2340,111 @@ func file_truc_relay_v1_peer_proto_rawDescGZIP() []byte {
 	return file_truc_relay_v1_peer_proto_rawDescData
 }
 
-var file_truc_relay_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_truc_relay_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_truc_relay_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_truc_relay_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_truc_relay_v1_peer_proto_goTypes = []any{
 	(Stream)(0),                   // 0: truc.relay.v1.Stream
 	(Purpose)(0),                  // 1: truc.relay.v1.Purpose
-	(*PassRequest)(nil),           // 2: truc.relay.v1.PassRequest
-	(*PassHello)(nil),             // 3: truc.relay.v1.PassHello
-	(*Offer)(nil),                 // 4: truc.relay.v1.Offer
-	(*OfferChunk)(nil),            // 5: truc.relay.v1.OfferChunk
-	(*OfferEnd)(nil),              // 6: truc.relay.v1.OfferEnd
-	(*OfferCancel)(nil),           // 7: truc.relay.v1.OfferCancel
-	(*PassResponse)(nil),          // 8: truc.relay.v1.PassResponse
-	(*OfferAccepted)(nil),         // 9: truc.relay.v1.OfferAccepted
-	(*RecipientRefused)(nil),      // 10: truc.relay.v1.RecipientRefused
-	(*OfferRefused)(nil),          // 11: truc.relay.v1.OfferRefused
-	(*OfferResume)(nil),           // 12: truc.relay.v1.OfferResume
-	(*ReadRequest)(nil),           // 13: truc.relay.v1.ReadRequest
-	(*ReadResponse)(nil),          // 14: truc.relay.v1.ReadResponse
-	(*InquireRequest)(nil),        // 15: truc.relay.v1.InquireRequest
-	(*InquireResponse)(nil),       // 16: truc.relay.v1.InquireResponse
-	(*Link)(nil),                  // 17: truc.relay.v1.Link
-	(*ProbeRequest)(nil),          // 18: truc.relay.v1.ProbeRequest
-	(*ProbeResponse)(nil),         // 19: truc.relay.v1.ProbeResponse
-	(*ProxyReceiveRequest)(nil),   // 20: truc.relay.v1.ProxyReceiveRequest
-	(*ProxyReceiveResponse)(nil),  // 21: truc.relay.v1.ProxyReceiveResponse
-	(*ProxyFetchRequest)(nil),     // 22: truc.relay.v1.ProxyFetchRequest
-	(*ProxyFetchResponse)(nil),    // 23: truc.relay.v1.ProxyFetchResponse
-	(*ProxyConfirmRequest)(nil),   // 24: truc.relay.v1.ProxyConfirmRequest
-	(*ProxyConfirmResponse)(nil),  // 25: truc.relay.v1.ProxyConfirmResponse
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*v1.Receipt)(nil),            // 27: truc.exchange.v1.Receipt
-	(v1.ErrorReason)(0),           // 28: truc.exchange.v1.ErrorReason
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*v1.TraceEvent)(nil),         // 30: truc.exchange.v1.TraceEvent
-	(*v1.Delivery)(nil),           // 31: truc.exchange.v1.Delivery
-	(*v1.ReceiveRequest)(nil),     // 32: truc.exchange.v1.ReceiveRequest
-	(*v1.ReceiveResponse)(nil),    // 33: truc.exchange.v1.ReceiveResponse
-	(*v1.FetchRequest)(nil),       // 34: truc.exchange.v1.FetchRequest
-	(*v1.FetchResponse)(nil),      // 35: truc.exchange.v1.FetchResponse
-	(*v1.ConfirmRequest)(nil),     // 36: truc.exchange.v1.ConfirmRequest
-	(*v1.ConfirmResponse)(nil),    // 37: truc.exchange.v1.ConfirmResponse
+	(Place)(0),                    // 2: truc.relay.v1.Place
+	(*PassRequest)(nil),           // 3: truc.relay.v1.PassRequest
+	(*PassHello)(nil),             // 4: truc.relay.v1.PassHello
+	(*Offer)(nil),                 // 5: truc.relay.v1.Offer
+	(*OfferChunk)(nil),            // 6: truc.relay.v1.OfferChunk
+	(*OfferEnd)(nil),              // 7: truc.relay.v1.OfferEnd
+	(*OfferCancel)(nil),           // 8: truc.relay.v1.OfferCancel
+	(*PassResponse)(nil),          // 9: truc.relay.v1.PassResponse
+	(*OfferAccepted)(nil),         // 10: truc.relay.v1.OfferAccepted
+	(*RecipientRefused)(nil),      // 11: truc.relay.v1.RecipientRefused
+	(*OfferRefused)(nil),          // 12: truc.relay.v1.OfferRefused
+	(*OfferResume)(nil),           // 13: truc.relay.v1.OfferResume
+	(*ReadRequest)(nil),           // 14: truc.relay.v1.ReadRequest
+	(*ReadResponse)(nil),          // 15: truc.relay.v1.ReadResponse
+	(*InquireRequest)(nil),        // 16: truc.relay.v1.InquireRequest
+	(*InquireResponse)(nil),       // 17: truc.relay.v1.InquireResponse
+	(*ReconcileRequest)(nil),      // 18: truc.relay.v1.ReconcileRequest
+	(*ReconcileItem)(nil),         // 19: truc.relay.v1.ReconcileItem
+	(*ReconcileResponse)(nil),     // 20: truc.relay.v1.ReconcileResponse
+	(*ReconcileAnswer)(nil),       // 21: truc.relay.v1.ReconcileAnswer
+	(*Standing)(nil),              // 22: truc.relay.v1.Standing
+	(*Link)(nil),                  // 23: truc.relay.v1.Link
+	(*ProbeRequest)(nil),          // 24: truc.relay.v1.ProbeRequest
+	(*ProbeResponse)(nil),         // 25: truc.relay.v1.ProbeResponse
+	(*ProxyReceiveRequest)(nil),   // 26: truc.relay.v1.ProxyReceiveRequest
+	(*ProxyReceiveResponse)(nil),  // 27: truc.relay.v1.ProxyReceiveResponse
+	(*ProxyFetchRequest)(nil),     // 28: truc.relay.v1.ProxyFetchRequest
+	(*ProxyFetchResponse)(nil),    // 29: truc.relay.v1.ProxyFetchResponse
+	(*ProxyConfirmRequest)(nil),   // 30: truc.relay.v1.ProxyConfirmRequest
+	(*ProxyConfirmResponse)(nil),  // 31: truc.relay.v1.ProxyConfirmResponse
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*v1.Receipt)(nil),            // 33: truc.exchange.v1.Receipt
+	(v1.ErrorReason)(0),           // 34: truc.exchange.v1.ErrorReason
+	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(*v1.TraceEvent)(nil),         // 36: truc.exchange.v1.TraceEvent
+	(*v1.Delivery)(nil),           // 37: truc.exchange.v1.Delivery
+	(*v1.ReceiveRequest)(nil),     // 38: truc.exchange.v1.ReceiveRequest
+	(*v1.ReceiveResponse)(nil),    // 39: truc.exchange.v1.ReceiveResponse
+	(*v1.FetchRequest)(nil),       // 40: truc.exchange.v1.FetchRequest
+	(*v1.FetchResponse)(nil),      // 41: truc.exchange.v1.FetchResponse
+	(*v1.ConfirmRequest)(nil),     // 42: truc.exchange.v1.ConfirmRequest
+	(*v1.ConfirmResponse)(nil),    // 43: truc.exchange.v1.ConfirmResponse
 }
 var file_truc_relay_v1_peer_proto_depIdxs = []int32{
-	3,  // 0: truc.relay.v1.PassRequest.hello:type_name -> truc.relay.v1.PassHello
-	4,  // 1: truc.relay.v1.PassRequest.offer:type_name -> truc.relay.v1.Offer
-	5,  // 2: truc.relay.v1.PassRequest.chunk:type_name -> truc.relay.v1.OfferChunk
-	6,  // 3: truc.relay.v1.PassRequest.end:type_name -> truc.relay.v1.OfferEnd
-	7,  // 4: truc.relay.v1.PassRequest.cancel:type_name -> truc.relay.v1.OfferCancel
+	4,  // 0: truc.relay.v1.PassRequest.hello:type_name -> truc.relay.v1.PassHello
+	5,  // 1: truc.relay.v1.PassRequest.offer:type_name -> truc.relay.v1.Offer
+	6,  // 2: truc.relay.v1.PassRequest.chunk:type_name -> truc.relay.v1.OfferChunk
+	7,  // 3: truc.relay.v1.PassRequest.end:type_name -> truc.relay.v1.OfferEnd
+	8,  // 4: truc.relay.v1.PassRequest.cancel:type_name -> truc.relay.v1.OfferCancel
 	0,  // 5: truc.relay.v1.PassHello.stream:type_name -> truc.relay.v1.Stream
-	26, // 6: truc.relay.v1.Offer.accepted_at:type_name -> google.protobuf.Timestamp
+	32, // 6: truc.relay.v1.Offer.accepted_at:type_name -> google.protobuf.Timestamp
 	1,  // 7: truc.relay.v1.Offer.purpose:type_name -> truc.relay.v1.Purpose
-	26, // 8: truc.relay.v1.Offer.expires_at:type_name -> google.protobuf.Timestamp
-	9,  // 9: truc.relay.v1.PassResponse.accepted:type_name -> truc.relay.v1.OfferAccepted
-	11, // 10: truc.relay.v1.PassResponse.refused:type_name -> truc.relay.v1.OfferRefused
-	12, // 11: truc.relay.v1.PassResponse.resume:type_name -> truc.relay.v1.OfferResume
-	27, // 12: truc.relay.v1.OfferAccepted.receipt:type_name -> truc.exchange.v1.Receipt
-	10, // 13: truc.relay.v1.OfferAccepted.refused:type_name -> truc.relay.v1.RecipientRefused
-	28, // 14: truc.relay.v1.RecipientRefused.reason:type_name -> truc.exchange.v1.ErrorReason
-	28, // 15: truc.relay.v1.OfferRefused.reason:type_name -> truc.exchange.v1.ErrorReason
-	29, // 16: truc.relay.v1.OfferRefused.retry_after:type_name -> google.protobuf.Duration
-	30, // 17: truc.relay.v1.InquireResponse.events:type_name -> truc.exchange.v1.TraceEvent
-	31, // 18: truc.relay.v1.InquireResponse.deliveries:type_name -> truc.exchange.v1.Delivery
-	27, // 19: truc.relay.v1.InquireResponse.receipt:type_name -> truc.exchange.v1.Receipt
-	29, // 20: truc.relay.v1.Link.round_trip:type_name -> google.protobuf.Duration
-	26, // 21: truc.relay.v1.Link.measured_at:type_name -> google.protobuf.Timestamp
-	17, // 22: truc.relay.v1.ProbeRequest.links:type_name -> truc.relay.v1.Link
-	17, // 23: truc.relay.v1.ProbeResponse.links:type_name -> truc.relay.v1.Link
-	32, // 24: truc.relay.v1.ProxyReceiveRequest.request:type_name -> truc.exchange.v1.ReceiveRequest
-	33, // 25: truc.relay.v1.ProxyReceiveResponse.response:type_name -> truc.exchange.v1.ReceiveResponse
-	34, // 26: truc.relay.v1.ProxyFetchRequest.request:type_name -> truc.exchange.v1.FetchRequest
-	35, // 27: truc.relay.v1.ProxyFetchResponse.response:type_name -> truc.exchange.v1.FetchResponse
-	36, // 28: truc.relay.v1.ProxyConfirmRequest.request:type_name -> truc.exchange.v1.ConfirmRequest
-	37, // 29: truc.relay.v1.ProxyConfirmResponse.response:type_name -> truc.exchange.v1.ConfirmResponse
-	2,  // 30: truc.relay.v1.PeerService.Pass:input_type -> truc.relay.v1.PassRequest
-	13, // 31: truc.relay.v1.PeerService.Read:input_type -> truc.relay.v1.ReadRequest
-	15, // 32: truc.relay.v1.PeerService.Inquire:input_type -> truc.relay.v1.InquireRequest
-	18, // 33: truc.relay.v1.PeerService.Probe:input_type -> truc.relay.v1.ProbeRequest
-	20, // 34: truc.relay.v1.PeerService.ProxyReceive:input_type -> truc.relay.v1.ProxyReceiveRequest
-	22, // 35: truc.relay.v1.PeerService.ProxyFetch:input_type -> truc.relay.v1.ProxyFetchRequest
-	24, // 36: truc.relay.v1.PeerService.ProxyConfirm:input_type -> truc.relay.v1.ProxyConfirmRequest
-	8,  // 37: truc.relay.v1.PeerService.Pass:output_type -> truc.relay.v1.PassResponse
-	14, // 38: truc.relay.v1.PeerService.Read:output_type -> truc.relay.v1.ReadResponse
-	16, // 39: truc.relay.v1.PeerService.Inquire:output_type -> truc.relay.v1.InquireResponse
-	19, // 40: truc.relay.v1.PeerService.Probe:output_type -> truc.relay.v1.ProbeResponse
-	21, // 41: truc.relay.v1.PeerService.ProxyReceive:output_type -> truc.relay.v1.ProxyReceiveResponse
-	23, // 42: truc.relay.v1.PeerService.ProxyFetch:output_type -> truc.relay.v1.ProxyFetchResponse
-	25, // 43: truc.relay.v1.PeerService.ProxyConfirm:output_type -> truc.relay.v1.ProxyConfirmResponse
-	37, // [37:44] is the sub-list for method output_type
-	30, // [30:37] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	32, // 8: truc.relay.v1.Offer.expires_at:type_name -> google.protobuf.Timestamp
+	10, // 9: truc.relay.v1.PassResponse.accepted:type_name -> truc.relay.v1.OfferAccepted
+	12, // 10: truc.relay.v1.PassResponse.refused:type_name -> truc.relay.v1.OfferRefused
+	13, // 11: truc.relay.v1.PassResponse.resume:type_name -> truc.relay.v1.OfferResume
+	33, // 12: truc.relay.v1.OfferAccepted.receipt:type_name -> truc.exchange.v1.Receipt
+	11, // 13: truc.relay.v1.OfferAccepted.refused:type_name -> truc.relay.v1.RecipientRefused
+	34, // 14: truc.relay.v1.RecipientRefused.reason:type_name -> truc.exchange.v1.ErrorReason
+	34, // 15: truc.relay.v1.OfferRefused.reason:type_name -> truc.exchange.v1.ErrorReason
+	35, // 16: truc.relay.v1.OfferRefused.retry_after:type_name -> google.protobuf.Duration
+	36, // 17: truc.relay.v1.InquireResponse.events:type_name -> truc.exchange.v1.TraceEvent
+	37, // 18: truc.relay.v1.InquireResponse.deliveries:type_name -> truc.exchange.v1.Delivery
+	33, // 19: truc.relay.v1.InquireResponse.receipt:type_name -> truc.exchange.v1.Receipt
+	19, // 20: truc.relay.v1.ReconcileRequest.items:type_name -> truc.relay.v1.ReconcileItem
+	21, // 21: truc.relay.v1.ReconcileResponse.answers:type_name -> truc.relay.v1.ReconcileAnswer
+	22, // 22: truc.relay.v1.ReconcileAnswer.standings:type_name -> truc.relay.v1.Standing
+	2,  // 23: truc.relay.v1.Standing.place:type_name -> truc.relay.v1.Place
+	37, // 24: truc.relay.v1.Standing.delivery:type_name -> truc.exchange.v1.Delivery
+	35, // 25: truc.relay.v1.Link.round_trip:type_name -> google.protobuf.Duration
+	32, // 26: truc.relay.v1.Link.measured_at:type_name -> google.protobuf.Timestamp
+	23, // 27: truc.relay.v1.ProbeRequest.links:type_name -> truc.relay.v1.Link
+	23, // 28: truc.relay.v1.ProbeResponse.links:type_name -> truc.relay.v1.Link
+	38, // 29: truc.relay.v1.ProxyReceiveRequest.request:type_name -> truc.exchange.v1.ReceiveRequest
+	39, // 30: truc.relay.v1.ProxyReceiveResponse.response:type_name -> truc.exchange.v1.ReceiveResponse
+	40, // 31: truc.relay.v1.ProxyFetchRequest.request:type_name -> truc.exchange.v1.FetchRequest
+	41, // 32: truc.relay.v1.ProxyFetchResponse.response:type_name -> truc.exchange.v1.FetchResponse
+	42, // 33: truc.relay.v1.ProxyConfirmRequest.request:type_name -> truc.exchange.v1.ConfirmRequest
+	43, // 34: truc.relay.v1.ProxyConfirmResponse.response:type_name -> truc.exchange.v1.ConfirmResponse
+	3,  // 35: truc.relay.v1.PeerService.Pass:input_type -> truc.relay.v1.PassRequest
+	14, // 36: truc.relay.v1.PeerService.Read:input_type -> truc.relay.v1.ReadRequest
+	16, // 37: truc.relay.v1.PeerService.Inquire:input_type -> truc.relay.v1.InquireRequest
+	18, // 38: truc.relay.v1.PeerService.Reconcile:input_type -> truc.relay.v1.ReconcileRequest
+	24, // 39: truc.relay.v1.PeerService.Probe:input_type -> truc.relay.v1.ProbeRequest
+	26, // 40: truc.relay.v1.PeerService.ProxyReceive:input_type -> truc.relay.v1.ProxyReceiveRequest
+	28, // 41: truc.relay.v1.PeerService.ProxyFetch:input_type -> truc.relay.v1.ProxyFetchRequest
+	30, // 42: truc.relay.v1.PeerService.ProxyConfirm:input_type -> truc.relay.v1.ProxyConfirmRequest
+	9,  // 43: truc.relay.v1.PeerService.Pass:output_type -> truc.relay.v1.PassResponse
+	15, // 44: truc.relay.v1.PeerService.Read:output_type -> truc.relay.v1.ReadResponse
+	17, // 45: truc.relay.v1.PeerService.Inquire:output_type -> truc.relay.v1.InquireResponse
+	20, // 46: truc.relay.v1.PeerService.Reconcile:output_type -> truc.relay.v1.ReconcileResponse
+	25, // 47: truc.relay.v1.PeerService.Probe:output_type -> truc.relay.v1.ProbeResponse
+	27, // 48: truc.relay.v1.PeerService.ProxyReceive:output_type -> truc.relay.v1.ProxyReceiveResponse
+	29, // 49: truc.relay.v1.PeerService.ProxyFetch:output_type -> truc.relay.v1.ProxyFetchResponse
+	31, // 50: truc.relay.v1.PeerService.ProxyConfirm:output_type -> truc.relay.v1.ProxyConfirmResponse
+	43, // [43:51] is the sub-list for method output_type
+	35, // [35:43] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_truc_relay_v1_peer_proto_init() }
@@ -2055,8 +2469,8 @@ func file_truc_relay_v1_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_truc_relay_v1_peer_proto_rawDesc), len(file_truc_relay_v1_peer_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   24,
+			NumEnums:      3,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

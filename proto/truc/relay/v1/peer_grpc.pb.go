@@ -24,6 +24,7 @@ const (
 	PeerService_Pass_FullMethodName         = "/truc.relay.v1.PeerService/Pass"
 	PeerService_Read_FullMethodName         = "/truc.relay.v1.PeerService/Read"
 	PeerService_Inquire_FullMethodName      = "/truc.relay.v1.PeerService/Inquire"
+	PeerService_Reconcile_FullMethodName    = "/truc.relay.v1.PeerService/Reconcile"
 	PeerService_Probe_FullMethodName        = "/truc.relay.v1.PeerService/Probe"
 	PeerService_ProxyReceive_FullMethodName = "/truc.relay.v1.PeerService/ProxyReceive"
 	PeerService_ProxyFetch_FullMethodName   = "/truc.relay.v1.PeerService/ProxyFetch"
@@ -46,6 +47,9 @@ type PeerServiceClient interface {
 	Read(ctx context.Context, in *ReadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadResponse], error)
 	// Inquire asks what the called relay knows of one envelope.
 	Inquire(ctx context.Context, in *InquireRequest, opts ...grpc.CallOption) (*InquireResponse, error)
+	// Reconcile compares what two relays know of many envelopes. The ingress
+	// asks who has custody; who keeps a copy asks whether it is still needed.
+	Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error)
 	// Probe measures the link and exchanges link tables.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
 	// ProxyReceive is Receive for an agency that is attached to the caller and
@@ -101,6 +105,16 @@ func (c *peerServiceClient) Inquire(ctx context.Context, in *InquireRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(InquireResponse)
 	err := c.cc.Invoke(ctx, PeerService_Inquire_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerServiceClient) Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReconcileResponse)
+	err := c.cc.Invoke(ctx, PeerService_Reconcile_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -181,6 +195,9 @@ type PeerServiceServer interface {
 	Read(*ReadRequest, grpc.ServerStreamingServer[ReadResponse]) error
 	// Inquire asks what the called relay knows of one envelope.
 	Inquire(context.Context, *InquireRequest) (*InquireResponse, error)
+	// Reconcile compares what two relays know of many envelopes. The ingress
+	// asks who has custody; who keeps a copy asks whether it is still needed.
+	Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error)
 	// Probe measures the link and exchanges link tables.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
 	// ProxyReceive is Receive for an agency that is attached to the caller and
@@ -208,6 +225,9 @@ func (UnimplementedPeerServiceServer) Read(*ReadRequest, grpc.ServerStreamingSer
 }
 func (UnimplementedPeerServiceServer) Inquire(context.Context, *InquireRequest) (*InquireResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Inquire not implemented")
+}
+func (UnimplementedPeerServiceServer) Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reconcile not implemented")
 }
 func (UnimplementedPeerServiceServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
@@ -274,6 +294,24 @@ func _PeerService_Inquire_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PeerServiceServer).Inquire(ctx, req.(*InquireRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PeerService_Reconcile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReconcileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Reconcile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Reconcile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Reconcile(ctx, req.(*ReconcileRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -346,6 +384,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Inquire",
 			Handler:    _PeerService_Inquire_Handler,
+		},
+		{
+			MethodName: "Reconcile",
+			Handler:    _PeerService_Reconcile_Handler,
 		},
 		{
 			MethodName: "Probe",
