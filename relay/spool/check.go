@@ -15,6 +15,8 @@ import (
 type Finding struct {
 	// ID is the envelope concerned, zero if none is.
 	ID envelope.ID
+	// Agency is the recipient concerned, empty if none is.
+	Agency routing.AgencyCode
 	// Problem says what is wrong, for operators.
 	Problem string
 }

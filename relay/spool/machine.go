@@ -352,6 +352,9 @@ type Retention struct {
 	// Ingress is for content of envelopes that were accepted here from their
 	// sender, counted from the last recipient's outcome; 0: let go at once.
 	Ingress time.Duration
+	// Dead is for content of such envelopes with deliveries that were given up,
+	// so that they can be revived; 0: 30 days.
+	Dead time.Duration
 	// Transit is for content of all others.
 	Transit time.Duration
 	// Record is for everything but the content: the record, the trace and the

@@ -3,6 +3,8 @@ package spool
 import (
 	"hash/maphash"
 	"sync"
+
+	"github.com/truclienthong/truc/relay/envelope"
 )
 
 // stripes bounds how many channels wait for changes: a channel belongs to a
@@ -13,8 +15,8 @@ const stripes = 1 << 14
 
 // notifier tells waiters that something was added.
 type notifier struct {
-	relays, agencies striped
-	destinations     signal
+	relays, agencies, copies striped
+	destinations, sole       signal
 }
 
 // signal is a channel that is closed at the next change.
@@ -75,3 +77,12 @@ func (s *Spool) announce() {
 	}
 	*w = woken{relays: w.relays[:0], agencies: w.agencies[:0]}
 }
+
+// CopiesChanged returns a channel that is closed when another relay is known to
+// have an envelope, now and then also for nothing. Take it before Record.
+func (s *Spool) CopiesChanged(id envelope.ID) <-chan struct{} {
+	return s.notify.copies.of(string(id[:])).wait()
+}
+
+// SoleChanged returns a channel that is closed when something is added to Sole.
+func (s *Spool) SoleChanged() <-chan struct{} { return s.notify.sole.wait() }

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -203,22 +204,33 @@ func (s *Spool) underWay(id envelope.ID) bool {
 	return s.incoming[id] != nil
 }
 
-// Expired lists at most max envelopes whose ExpiresAt is not after an instant
-// and that are not done with: their recipients are to be settled.
-func (s *Spool) Expired(before time.Time, max int) ([]envelope.ID, error) {
+// Expired lists at most max envelopes behind a place in the list whose ExpiresAt
+// is not after an instant and that are not done with: their recipients are to be
+// settled.
+func (s *Spool) Expired(before time.Time, after envelope.Due, max int) ([]envelope.Due, error) {
 	v := s.store.View()
 	defer v.Close()
-	var ids []envelope.ID
+	var out []envelope.Due
 	it := v.Iterator(index.Expiries())
 	defer it.Close()
-	for ; it.Valid() && len(ids) < max; it.Next() {
+	if !after.At.IsZero() {
+		it.Seek(index.ExpiryTime(after.At))
+	}
+	for ; it.Valid() && len(out) < max; it.Next() {
 		at, purpose, id := index.ParseExpiryKey(it.Key())
 		if at.After(before) {
 			break
 		}
-		if purpose == index.Expire {
-			ids = append(ids, id)
+		if purpose == index.Expire && comesBehind(at, id, after) {
+			out = append(out, envelope.Due{At: at, ID: id})
 		}
 	}
-	return ids, it.Err()
+	return out, it.Err()
+}
+
+// comesBehind reports whether an entry of a list in order of time, then of id,
+// stands behind a place in it.
+func comesBehind(at time.Time, id envelope.ID, after envelope.Due) bool {
+	c := at.Compare(after.At)
+	return c > 0 || c == 0 && bytes.Compare(id[:], after.ID[:]) > 0
 }

@@ -161,7 +161,7 @@ func Open(cfg Config) (*Spool, error) {
 		due:      make(chan struct{}, 1),
 		ended:    make(chan struct{}),
 		machine:  newMachine(cfg.Self, cfg.Retention),
-		notify:   notifier{relays: newStriped(), agencies: newStriped()},
+		notify:   notifier{relays: newStriped(), agencies: newStriped(), copies: newStriped()},
 	}
 	s.failing, s.setFailed = context.WithCancelCause(context.Background())
 	if err := s.open(); err != nil {
