@@ -148,13 +148,19 @@ func (m *mesh) filesBy(authority *pki.Authority, kind tls.Kind, name string) tls
 // start runs a relay; adjust may change its configuration first.
 func (m *mesh) start(id string, adjust func(*relay.Config)) *node {
 	m.t.Helper()
-	files := m.files(tls.KindRelay, id)
-	files.Trust = relay.NewTrust(m.directory.View)
-	endpoint, err := tls.New(files)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return m.startAt(listener, id, adjust)
+}
+
+// startAt runs a relay that listens there.
+func (m *mesh) startAt(listener net.Listener, id string, adjust func(*relay.Config)) *node {
+	m.t.Helper()
+	files := m.files(tls.KindRelay, id)
+	files.Trust = relay.NewTrust(m.directory.View)
+	endpoint, err := tls.New(files)
 	if err != nil {
 		m.t.Fatal(err)
 	}

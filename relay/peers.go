@@ -38,7 +38,7 @@ var reconnect = grpc.ConnectParams{
 }
 
 // peers keeps one connection per relay and class, to the address that the
-// directory gives, each proven to be the relay that was asked for. Connections
+// directory gives or that Config.Dial has in its place, each proven to be the relay that was asked for. Connections
 // make themselves again; one whose relay moved, or left, is closed.
 type peers struct {
 	config *Config
@@ -119,6 +119,9 @@ func (p *peers) conn(key peerKey) (*grpc.ClientConn, error) {
 }
 
 func (p *peers) dial(relay routing.RelayID, address string) (*grpc.ClientConn, error) {
+	if mapped, ok := p.config.Dial[address]; ok {
+		address = mapped
+	}
 	return grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(p.config.Endpoint.ClientCredentials(p.config.Endpoint.ExpectPeer(string(relay)))),
 		grpc.WithConnectParams(reconnect),

@@ -52,6 +52,9 @@ type Config struct {
 	Region string
 	// Address is the host:port that agencies and peers dial.
 	Address string
+	// Dial maps addresses of relays in the directory to those at which this relay
+	// reaches them; what is not named is dialed as it stands there.
+	Dial map[string]string
 	// Version of the program, told to operators; may be empty.
 	Version string
 

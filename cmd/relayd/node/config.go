@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -26,6 +28,10 @@ type Config struct {
 	Listen string `yaml:"listen"`
 	// Advertise is the host:port others dial; empty: the same as listen.
 	Advertise string `yaml:"advertise,omitempty"`
+	// Dial maps the host:port that another relay advertises to the host:port at
+	// which this relay reaches it, for networks where the two differ (NAT, split
+	// horizon). What is not named is dialed as advertised.
+	Dial map[string]string `yaml:"dial,omitempty"`
 	// HTTP is the host:port of /healthz, /readyz and /metrics; empty: none.
 	// Keep it on loopback: it asks nobody who they are.
 	HTTP string `yaml:"http,omitempty"`
@@ -158,6 +164,10 @@ func (c Config) check() error {
 	if c.HTTP != "" {
 		address("http", c.HTTP)
 	}
+	for _, from := range slices.Sorted(maps.Keys(c.Dial)) {
+		address("dial", from)
+		address(fmt.Sprintf("dial[%s]", from), c.Dial[from])
+	}
 	seen := map[string]bool{}
 	for i, v := range c.Voters {
 		address(fmt.Sprintf("voters[%d].address", i), v.Address)
@@ -183,6 +193,14 @@ func (c Config) check() error {
 		problems = append(problems, fmt.Errorf("log.format %q is neither text nor json", c.Log.Format))
 	}
 	return errors.Join(problems...)
+}
+
+// reached returns where this relay dials what another advertises.
+func (c Config) reached(advertised string) string {
+	if mapped, ok := c.Dial[advertised]; ok {
+		return mapped
+	}
+	return advertised
 }
 
 // Unspecified reports whether a host stands for all addresses of a machine,

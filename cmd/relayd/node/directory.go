@@ -53,17 +53,19 @@ func verifySnapshot(state io.Reader) error { return routing.NewDirectory().Resto
 type stream struct {
 	net.Listener
 	endpoint *tls.Endpoint
+	reached  func(advertised string) string
 }
 
 func (s stream) Dial(address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return s.endpoint.DialRaft(ctx, address, nil)
+	return s.endpoint.DialRaft(ctx, s.reached(address), nil)
 }
 
 // peers keeps the connections by which Raft members forward to their leader.
 type peers struct {
 	endpoint *tls.Endpoint
+	reached  func(advertised string) string
 
 	mu    sync.Mutex
 	conns map[peer]*grpc.ClientConn
@@ -72,8 +74,8 @@ type peers struct {
 // peer is a member at an address; one that has moved is dialed anew.
 type peer struct{ id, address string }
 
-func newPeers(endpoint *tls.Endpoint) *peers {
-	return &peers{endpoint: endpoint, conns: map[peer]*grpc.ClientConn{}}
+func newPeers(endpoint *tls.Endpoint, reached func(string) string) *peers {
+	return &peers{endpoint: endpoint, reached: reached, conns: map[peer]*grpc.ClientConn{}}
 }
 
 func (p *peers) dial(_ context.Context, id, address string) (grpc.ClientConnInterface, error) {
@@ -85,7 +87,7 @@ func (p *peers) dial(_ context.Context, id, address string) (grpc.ClientConnInte
 	if conn, ok := p.conns[peer{id, address}]; ok {
 		return conn, nil
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address,
+	conn, err := grpc.NewClient("passthrough:///"+p.reached(address),
 		grpc.WithTransportCredentials(p.endpoint.ClientCredentials(p.endpoint.ExpectPeer(id))))
 	if err != nil {
 		return nil, fmt.Errorf("raft member %s at %s: %w", id, address, err)

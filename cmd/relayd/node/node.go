@@ -98,7 +98,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		defer httpListener.Close()
 	}
 	mux := n.endpoint.Mux(listener)
-	peers := newPeers(n.endpoint)
+	peers := newPeers(n.endpoint, n.config.reached)
 	defer peers.close()
 	raft, err := n.newRaft(mux, peers)
 	if err != nil {
@@ -165,7 +165,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 
 func (n *Node) newRaft(mux *tls.Mux, peers *peers) (*consensus.Node, error) {
 	config := n.config.raft(n.state)
-	config.Stream = stream{Listener: mux.Raft(), endpoint: n.endpoint}
+	config.Stream = stream{Listener: mux.Raft(), endpoint: n.endpoint, reached: n.config.reached}
 	config.DialPeer = peers.dial
 	config.HeartbeatTimeout = n.options.Heartbeat
 	config.Logger = n.options.Logger // it names the relay itself
@@ -191,7 +191,7 @@ func (n *Node) newRelay(mux *tls.Mux, httpListener net.Listener, directory *dire
 		return view.Version(), view.AgencyCount()
 	})
 	config := relay.Config{
-		ID: routing.RelayID(n.config.ID), Region: n.config.Region, Address: n.config.Advertise, Version: n.options.Version,
+		ID: routing.RelayID(n.config.ID), Region: n.config.Region, Address: n.config.Advertise, Dial: n.config.Dial, Version: n.options.Version,
 		Directory: directory, Endpoint: n.endpoint, Listener: mux.GRPC(), HTTPListener: httpListener,
 		Metrics: n.telemetry.handler,
 		Services: []func(grpc.ServiceRegistrar){
