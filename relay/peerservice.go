@@ -33,6 +33,10 @@ func (p peerService) Inquire(ctx context.Context, req *relayv1.InquireRequest) (
 	return p.ledger.Inquire(ctx, req)
 }
 
+func (p peerService) Reconcile(ctx context.Context, req *relayv1.ReconcileRequest) (*relayv1.ReconcileResponse, error) {
+	return p.ledger.Reconcile(ctx, req)
+}
+
 func (p peerService) ProxyReceive(req *relayv1.ProxyReceiveRequest, stream relayv1.PeerService_ProxyReceiveServer) error {
 	return p.ingress.ProxyReceive(req, stream)
 }

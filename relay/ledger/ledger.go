@@ -1,6 +1,6 @@
 // Package ledger answers what became of an envelope: to its sender and
-// recipients (Track), to other relays (Inquire), to operators for the whole
-// mesh (Trace). It also takes what other relays report about deliveries of
+// recipients (Track), to other relays (Inquire, Reconcile), to operators for
+// the whole mesh (Trace). It also takes what other relays report about deliveries of
 // envelopes that were accepted here (Apply).
 //
 // It promises:
@@ -31,6 +31,7 @@ import (
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/routing"
+	"github.com/truclienthong/truc/tls"
 )
 
 // Spool is what this relay holds. All calls may run together; what is not
@@ -62,6 +63,8 @@ type Config struct {
 	Spool     Spool
 	Directory Directory
 	Peers     Peers
+	// Caller tells who calls; nil: by the certificate of the channel.
+	Caller func(ctx context.Context) (tls.Identity, bool)
 	// AskTimeout bounds how long other relays are waited for; 0: 3 seconds.
 	AskTimeout time.Duration
 	Logger     *slog.Logger
@@ -85,6 +88,9 @@ func New(c Config) (*Ledger, error) {
 	}
 	if c.AskTimeout <= 0 {
 		c.AskTimeout = defaultAskTimeout
+	}
+	if c.Caller == nil {
+		c.Caller = tls.FromContext
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
