@@ -143,7 +143,7 @@ func (t *tx) change(c *directoryv1.Command) (agencies uint32, err error) {
 	case *directoryv1.Command_PutRelay:
 		return 0, t.applyPutRelay(x.PutRelay)
 	case *directoryv1.Command_SetRelayState:
-		return 0, t.applySetRelayState(x.SetRelayState)
+		return t.applySetRelayState(x.SetRelayState)
 	case *directoryv1.Command_RemoveRelay:
 		return 0, t.applyRemoveRelay(x.RemoveRelay)
 	case *directoryv1.Command_RetireRelay:

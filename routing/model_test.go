@@ -125,6 +125,12 @@ func (m *model) retire(c *directoryv1.RetireRelay) bool {
 	if c.Lost {
 		m.relays[c.RelayId] = lost
 	}
+	return m.rehome(c.RelayId, true)
+}
+
+// rehome moves the agencies that have the relay as home, and those that have it
+// as standby too if standbys.
+func (m *model) rehome(relay string, standbys bool) bool {
 	depth := func(a *directoryv1.Agency) (n int) {
 		for a.ParentCode != "" {
 			a, n = m.agencies[a.ParentCode], n+1
@@ -136,10 +142,10 @@ func (m *model) retire(c *directoryv1.RetireRelay) bool {
 	})
 	for _, code := range order {
 		a := m.agencies[code]
-		if a.HomeRelayId != c.RelayId && a.StandbyRelayId != c.RelayId {
+		if a.HomeRelayId != relay && !(standbys && a.StandbyRelayId == relay) {
 			continue
 		}
-		if a.HomeRelayId == c.RelayId {
+		if a.HomeRelayId == relay {
 			home := a.StandbyRelayId
 			if !m.active(home) {
 				home = m.home(a.ParentCode)
@@ -174,9 +180,12 @@ func (m *model) apply(change proto.Message) (ok bool) {
 		}
 		return true
 	case *directoryv1.SetRelayState:
-		_, ok := m.relays[c.RelayId]
+		was, ok := m.relays[c.RelayId]
+		if !ok || c.MoveAgencies && (c.State != draining || was != active && was != draining) {
+			return false
+		}
 		m.relays[c.RelayId] = c.State
-		return ok
+		return !c.MoveAgencies || m.rehome(c.RelayId, false)
 	case *directoryv1.RemoveRelay:
 		_, ok := m.relays[c.RelayId]
 		delete(m.relays, c.RelayId)
@@ -249,7 +258,8 @@ var (
 		case 0, 1:
 			return relay
 		case 2:
-			return &directoryv1.SetRelayState{RelayId: relay.Relay.Id, State: rapid.SampledFrom([]directoryv1.RelayState{active, draining}).Draw(t, "state")}
+			return &directoryv1.SetRelayState{RelayId: relay.Relay.Id, State: rapid.SampledFrom([]directoryv1.RelayState{active, draining}).Draw(t, "state"),
+				MoveAgencies: rapid.Bool().Draw(t, "move")}
 		case 3:
 			return &directoryv1.RemoveRelay{RelayId: relay.Relay.Id}
 		case 4:

@@ -133,3 +133,50 @@ func TestRetireRelay(t *testing.T) {
 		}
 	})
 }
+
+// A relay that drains lets its agencies go in the same step: no document comes
+// to a home that gives up its own.
+func TestDrainMovesAgencies(t *testing.T) {
+	d := routing.NewDirectory()
+	must(t, d, relay("bac"), relay("nam"), relay("trung"))
+	for _, a := range [][4]string{
+		{"A", "", "bac", "nam"}, {"A.1", "A", "bac", "trung"}, {"B", "", "bac", "trung"}, {"C", "", "nam", "bac"}, {"D", "", "trung", "nam"},
+	} {
+		must(t, d, changed(row(a[0], routing.TierProvince, a[1]), func(x *directoryv1.Agency) {
+			x.HomeRelayId, x.StandbyRelayId = a[2], a[3]
+		}))
+	}
+	drain := &directoryv1.SetRelayState{RelayId: "bac", State: draining, MoveAgencies: true}
+	if result := try(t, d, drain); result.GetReason() != applied || result.GetAgencies() != 3 {
+		t.Fatalf("result %v, want 3 agencies", result)
+	}
+	for code, want := range map[routing.AgencyCode]string{"A": "nam", "A.1": "trung", "B": "trung", "C": "nam", "D": "trung"} {
+		if home := agency(t, d, code).GetHomeRelayId(); home != want {
+			t.Errorf("home of %s: %s, want %s", code, home, want)
+		}
+	}
+	if a := agency(t, d, "C"); a.GetStandbyRelayId() != "bac" {
+		t.Errorf("standby of C: %s; a relay that drains still is one", a.GetStandbyRelayId())
+	}
+	if result := try(t, d, drain); result.GetReason() != applied || result.GetAgencies() != 0 {
+		t.Errorf("again: %v, want nothing to move", result)
+	}
+
+	t.Run("or not at all", func(t *testing.T) {
+		d := routing.NewDirectory()
+		must(t, d, relay("bac"), put(row("A", routing.TierProvince, "")))
+		if result := try(t, d, drain); result.GetReason() != conflict {
+			t.Errorf("the last relay: %v, want a conflict", result)
+		}
+		if r := relayOf(t, d, "bac"); r.GetState() != active {
+			t.Errorf("state %v, want it as it was", r.GetState())
+		}
+		must(t, d, relay("nam"), &directoryv1.RetireRelay{RelayId: "bac", Lost: true})
+		if result := try(t, d, drain); result.GetReason() != conflict {
+			t.Errorf("a lost one: %v, want a conflict", result)
+		}
+		if result := try(t, d, &directoryv1.SetRelayState{RelayId: "nam", State: active, MoveAgencies: true}); result.GetReason() != invalidField {
+			t.Errorf("active: %v, want refused", result)
+		}
+	})
+}

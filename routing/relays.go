@@ -40,10 +40,13 @@ func (t *tx) knownRelay(id string) (*directoryv1.Relay, error) {
 	return r, nil
 }
 
-func (t *tx) applySetRelayState(c *directoryv1.SetRelayState) error {
+// applySetRelayState changes what a relay is good for. A relay that drains and
+// lets its agencies go keeps those that have it as standby: while it is in
+// service it still is one.
+func (t *tx) applySetRelayState(c *directoryv1.SetRelayState) (agencies uint32, err error) {
 	before, err := t.knownRelay(c.GetRelayId())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	r := proto.CloneOf(before)
 	switch c.GetState() {
@@ -52,10 +55,20 @@ func (t *tx) applySetRelayState(c *directoryv1.SetRelayState) error {
 	case directoryv1.RelayState_RELAY_STATE_DRAINING:
 		r.State = directoryv1.RelayState_RELAY_STATE_DRAINING
 	default:
-		return refuse(invalidField, "state: active or draining; a relay is taken out by retiring it")
+		return 0, refuse(invalidField, "state: active or draining; a relay is taken out by retiring it")
+	}
+	draining := r.GetState() == directoryv1.RelayState_RELAY_STATE_DRAINING
+	switch {
+	case c.GetMoveAgencies() && !draining:
+		return 0, refuse(invalidField, "move_agencies: goes with draining only")
+	case c.GetMoveAgencies() && !inService(before):
+		return 0, refuse(conflict, "relay %s is out already: it has no agencies and drains no more", before.GetId())
 	}
 	t.putRelay(r)
-	return nil
+	if !c.GetMoveAgencies() {
+		return 0, nil
+	}
+	return t.rehome(r.GetId(), (*directoryv1.Agency).GetHomeRelayId)
 }
 
 func (t *tx) applyRemoveRelay(c *directoryv1.RemoveRelay) error {
@@ -93,11 +106,16 @@ func (t *tx) applyRetireRelay(c *directoryv1.RetireRelay) (agencies uint32, err 
 		r.State = directoryv1.RelayState_RELAY_STATE_LOST
 	}
 	t.putRelay(r)
+	return t.rehome(r.GetId(), (*directoryv1.Agency).GetHomeRelayId, (*directoryv1.Agency).GetStandbyRelayId)
+}
 
-	affected := t.agenciesOf(r.GetId())
+// rehome gives every agency that has the relay, which is active no more, in one
+// of the roles another home, its standby where that can be, and another standby.
+func (t *tx) rehome(relay string, roles ...func(*directoryv1.Agency) string) (agencies uint32, err error) {
+	affected := t.agenciesOf(relay, roles)
 	for _, e := range affected {
 		a := proto.CloneOf(e.Agency)
-		if a.GetHomeRelayId() == r.GetId() {
+		if a.GetHomeRelayId() == relay {
 			a.HomeRelayId = a.GetStandbyRelayId()
 			if !t.isActive(a.GetHomeRelayId()) {
 				a.HomeRelayId = string(t.chooseHome(a.GetParentCode()))
@@ -112,13 +130,13 @@ func (t *tx) applyRetireRelay(c *directoryv1.RetireRelay) (agencies uint32, err 
 	return uint32(len(affected)), nil
 }
 
-// agenciesOf lists the agencies that have the relay as home or standby,
+// agenciesOf lists the agencies that have the relay in one of the roles,
 // superiors first, then by code.
-func (t *tx) agenciesOf(relay string) []*entry {
+func (t *tx) agenciesOf(relay string, roles []func(*directoryv1.Agency) string) []*entry {
 	var found []*entry
 	depth := map[string]int{}
 	for e := range all[*entry](t.rows, agencyTable) {
-		if e.GetHomeRelayId() == relay || e.GetStandbyRelayId() == relay {
+		if slices.ContainsFunc(roles, func(role func(*directoryv1.Agency) string) bool { return role(e.Agency) == relay }) {
 			found = append(found, e)
 			for up := t.lookup(e.GetParentCode()); up != nil; up = t.lookup(up.GetParentCode()) {
 				depth[e.GetCode()]++
