@@ -144,6 +144,8 @@ func (d *disk) Remove(name string) error {
 
 func (d *disk) SyncDir(string) error { return nil }
 
+func (d *disk) Space(string) (free, total uint64, err error) { return 1 << 40, 1 << 41, nil }
+
 func (f *diskFile) Close() error { return nil }
 
 func (f *diskFile) Size() (int64, error) {

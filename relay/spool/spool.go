@@ -43,6 +43,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -98,6 +99,22 @@ type Config struct {
 	// OnDamage is told of content found damaged; nil: it is only logged. It
 	// must return soon.
 	OnDamage func(id envelope.ID, part int, err error)
+	// Mend asks another holder for bytes of a part that are damaged here. What
+	// comes is proved by the part's SHA-256; a later call may ask another
+	// holder. nil: nothing is mended.
+	Mend func(ctx context.Context, record *envelope.Record, part int, offset, length uint64) (io.ReadCloser, error)
+	// ScrubRate bounds how fast sealed segments and the index are read to find
+	// damage, in bytes a second; 0: 4 MiB.
+	ScrubRate int64
+	// ScrubEvery is how often everything is read once; 0: 24 hours. The first
+	// time is within it after the start.
+	ScrubEvery time.Duration
+	// Reserve is how many bytes of the disk new envelopes must leave; 0: the
+	// larger of four segments and 5 % of the disk, the latter 4 GiB at most.
+	Reserve uint64
+	// Ballast is how much of the disk is set aside so that the index can go on
+	// when the disk is full, in bytes; 0: twice IndexMemory; below: none.
+	Ballast int64
 	// FS is the journal's file system; nil: the operating system's.
 	FS journal.FS
 	// Clock tells the time; nil: time.Now.
@@ -193,6 +210,11 @@ func (c *Config) check() error {
 	orDefault(&c.CopyAfter, 3*time.Second)
 	orDefault(&c.reclaimEvery, 250*time.Millisecond)
 	orDefault(&c.SegmentSize, 64<<20)
+	orDefault(&c.ScrubRate, 4<<20)
+	orDefault(&c.ScrubEvery, 24*time.Hour)
+	if c.ScrubRate < 0 || c.ScrubEvery < 0 {
+		return errors.New("scrub rate or interval is negative")
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}

@@ -22,10 +22,12 @@ type Stats struct {
 	// LiveBytes are needed. IndexBytes is what the index takes.
 	Segments                            int
 	JournalBytes, LiveBytes, IndexBytes int64
-	// Damaged counts envelopes whose content was found damaged, LostRecords the
-	// records that are missing in the journal, both since Open.
-	Damaged     int
-	LostRecords uint64
+	// Damaged counts envelopes whose content was found damaged, Repaired those
+	// that were mended, LostRecords the records that are missing in the journal
+	// and that the index did not know either, all since Open. Quarantined are
+	// the envelopes whose content is damaged now.
+	Damaged, Repaired, Quarantined int
+	LostRecords                    uint64
 }
 
 // Stats returns figures as of now. They cost no look at the disk.

@@ -25,7 +25,13 @@ type FS interface {
 	Remove(name string) error
 	// SyncDir makes renames, creations and removals in dir durable.
 	SyncDir(dir string) error
+	// Space is how many bytes can be written below dir, and how many the file
+	// system has.
+	Space(dir string) (free, total uint64, err error)
 }
+
+// System is the operating system's file system.
+func System() FS { return system{} }
 
 // File is one open segment. Reads run at the same time as a write elsewhere
 // in the file; there is never more than one writer.

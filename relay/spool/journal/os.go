@@ -101,6 +101,15 @@ func (system) SyncDir(dir string) error {
 	return d.Sync()
 }
 
+// Space counts what an ordinary user may have, not what is kept for root.
+func (system) Space(dir string) (free, total uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, fmt.Errorf("space of %s: %w", dir, err)
+	}
+	return uint64(st.Bavail) * uint64(st.Bsize), uint64(st.Blocks) * uint64(st.Bsize), nil
+}
+
 // systemFile is one file. Writes, write-backs and syncs all go through the
 // same descriptor: the kernel reports a failed write-back once per descriptor,
 // and only to those that were open when it happened.
