@@ -13,7 +13,9 @@
 //   - Damage is never taken for the end of the journal and never skipped in
 //     silence: it is reported with its place and the sequences that it cost,
 //     and every record around it stays readable.
-//   - What a recycled file held before never comes back.
+//   - What a recycled file held before never comes back. A damaged segment is
+//     not recycled: its file is put aside for somebody to look at, below
+//     quarantine/, where the last four of them stay.
 //   - A failed write or sync ends the journal for good.
 //
 // It does not promise to undo damage (another relay has a copy), to notice a
@@ -124,6 +126,7 @@ type SegmentInfo struct {
 	Used    int64  // of it, up to the end of the last record
 	Records uint64 // those of the callers
 	Sealed  bool   // nothing is written to it any more: may be recycled
+	Damaged bool   // something in it is not what was written, as far as is known
 }
 
 // Damage is a stretch of a segment that is not what was written. First and
@@ -173,6 +176,7 @@ func (j *Journal) Segments() []SegmentInfo {
 			Used:    s.end.Load(),
 			Records: s.records.Load(),
 			Sealed:  i < len(j.segments)-1,
+			Damaged: j.damaged(s.number),
 		})
 	}
 	return infos
@@ -190,7 +194,15 @@ func (j *Journal) Tail() Position {
 	return Position{Segment: s.number, Offset: s.end.Load()}
 }
 
-// Damage lists what Open and Replay found so far, by position.
+// damaged reports whether damage is known in a segment; the caller has mu.
+func (j *Journal) damaged(number uint64) bool {
+	i, _ := slices.BinarySearchFunc(j.damage, Position{Segment: number}, func(d Damage, p Position) int {
+		return d.Compare(p)
+	})
+	return i < len(j.damage) && j.damage[i].Segment == number
+}
+
+// Damage lists what Open, Replay and Verify found so far, by position.
 func (j *Journal) Damage() []Damage {
 	j.mu.RLock()
 	defer j.mu.RUnlock()

@@ -77,3 +77,8 @@ func (f *systemFile) Sync() error {
 	}
 	return nil
 }
+
+// forget is advice: if it is not taken, the next reader sees the memory's copy.
+func (f *systemFile) forget(off, n int64) {
+	_ = unix.Fadvise(int(f.Fd()), off, n, unix.FADV_DONTNEED)
+}

@@ -67,7 +67,8 @@ func (j *Journal) christen(spare freeFile, name string, h []byte, size int64) er
 }
 
 // Recycle gives a sealed segment back: none of its records is needed any more,
-// whatever happens. From then on its positions answer ErrGone.
+// whatever happens. From then on its positions answer ErrGone. One that is
+// damaged is put aside.
 //
 // The rename is synced before the file is used again. A kill before that
 // leaves the segment live, with all its records, or a spare file.
@@ -91,7 +92,8 @@ func (j *Journal) recycle(number uint64) error {
 	}
 	j.mu.RLock()
 	last := j.segments[len(j.segments)-1]
-	keep := s.size == j.segmentSize && len(j.pool) < j.poolSize
+	damaged := j.damaged(number)
+	keep := !damaged && s.size == j.segmentSize && len(j.pool) < j.poolSize
 	j.mu.RUnlock()
 	if s == last {
 		return fmt.Errorf("it is still written to")
@@ -104,9 +106,12 @@ func (j *Journal) recycle(number uint64) error {
 		return ErrClosed
 	}
 	live, free := j.path(number, suffixLive), j.path(number, suffixFree)
-	if keep {
+	switch {
+	case damaged:
+		err = j.putAside(number)
+	case keep:
 		err = j.fs.Rename(live, free)
-	} else {
+	default:
 		err = j.fs.Remove(live)
 	}
 	if err != nil {

@@ -14,6 +14,8 @@ type walker struct {
 	limit   int64  // records end here
 	expect  uint64 // sequence of the record at off; 0 not known
 	ceiling uint64 // first sequence of a later segment; 0 not known
+	pace    func(bytes int) error
+	fresh   bool // read from the disk, and leave nothing behind in memory
 
 	window    []byte
 	windowOff int64
@@ -39,6 +41,12 @@ type found struct {
 
 const windowSize = 1 << 20
 
+// forgetter is a file that can have the system's memory let go of what was
+// read, so that the next time it comes from the disk.
+type forgetter interface {
+	forget(off, n int64)
+}
+
 var errRecycled = errors.New("segment was recycled meanwhile")
 
 // bytes gives n bytes at off, out of the window. What the disk cannot read is
@@ -54,12 +62,20 @@ func (w *walker) bytes(off int64, n int) ([]byte, error) {
 }
 
 func (w *walker) fill(off int64, n int) error {
+	size := int(min(max(windowSize, int64(n)), w.limit-off))
+	if w.pace != nil {
+		if err := w.pace(size); err != nil {
+			return err
+		}
+	}
 	w.s.mu.RLock()
 	defer w.s.mu.RUnlock()
 	if w.s.gone {
 		return errRecycled
 	}
-	size := int(min(max(windowSize, int64(n)), w.limit-off))
+	if f, ok := w.s.file.(forgetter); ok && w.fresh {
+		defer f.forget(off, int64(size))
+	}
 	if cap(w.window) < size {
 		w.window = make([]byte, size)
 	}
