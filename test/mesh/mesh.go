@@ -45,6 +45,13 @@ type Config struct {
 	Processes bool
 	// Profiles are the agencies that need a profile; nil: all of them.
 	Profiles []string
+	// Links puts a proxy into every link, so that it can be broken: see
+	// Mesh.Link and Mesh.AgencyLink.
+	Links bool
+	// Seed of what the proxies leave to chance.
+	Seed uint64
+	// Adjust changes relay.yaml of a relay before it is started first; may be nil.
+	Adjust func(id string, config *node.Config)
 }
 
 // Mesh is a running mesh. Its methods fail the test rather than return errors.
@@ -60,6 +67,9 @@ type Mesh struct {
 	agencies map[string]*Agency
 	conns    []*Operator
 	sent     []*Sent
+
+	links     *links // set at the start
+	unaudited string // why the audit need not balance
 }
 
 // relay is a relay that runs, in this process or as another.
@@ -67,6 +77,8 @@ type relay interface {
 	// stop ends it in order; kill ends it between two instructions.
 	stop() error
 	kill() error
+	// ended returns how it ended by itself.
+	ended(within time.Duration) (error, bool)
 }
 
 // Start sets up a mesh, waits until it serves, and fills its directory.
@@ -86,9 +98,14 @@ func Start(t testing.TB, config Config) *Mesh {
 	if config.Agencies != nil {
 		m.Layout.Agencies = config.Agencies
 	}
-	m.check("lay out the mesh", m.Layout.Write())
 	t.Cleanup(func() { m.end(cancel) })
+	if config.Links {
+		m.openLinks(config.Relays)
+	}
+	m.check("lay out the mesh", m.Layout.Write())
+	m.check("profiles by way of proxies", m.rewriteProfiles())
 	for _, r := range config.Relays {
+		m.check("adjust relay "+r.ID, m.rewriteRelay(r.ID))
 		m.StartRelay(r.ID)
 	}
 	m.AwaitServing()
@@ -106,6 +123,7 @@ func (m *Mesh) end(cancel context.CancelFunc) {
 	if !m.t.Failed() {
 		m.Settle()
 		m.Verify()
+		m.Balance()
 	}
 	cancel()
 	for _, a := range m.agencies {
@@ -119,58 +137,10 @@ func (m *Mesh) end(cancel context.CancelFunc) {
 			m.t.Errorf("relay %s did not stop in order: %v", id, err)
 		}
 	}
+	m.links.close()
 	if m.t.Failed() {
 		m.showLogs()
 	}
-}
-
-// StartRelay starts a relay of the layout, or one that was stopped or killed.
-func (m *Mesh) StartRelay(id string) {
-	m.t.Helper()
-	file := m.Layout.RelayConfig(id)
-	var r relay
-	var err error
-	if m.config.Processes {
-		r, err = startProcess(m.t, file, m.logFile(id))
-	} else {
-		r, err = startNode(file, m.logFile(id))
-	}
-	m.check("start relay "+id, err)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.relays[id] = r
-}
-
-// AddRelay starts a relay that is no first voter; bring it into Raft next.
-func (m *Mesh) AddRelay(r dev.Relay) {
-	m.t.Helper()
-	m.check("lay out relay "+r.ID, m.Layout.AddRelay(r))
-	m.StartRelay(r.ID)
-}
-
-// StopRelay ends a relay in order.
-func (m *Mesh) StopRelay(id string) {
-	m.t.Helper()
-	m.check("stop relay "+id, m.take(id).stop())
-}
-
-// KillRelay ends a relay between two of its instructions (SIGKILL). It needs
-// processes.
-func (m *Mesh) KillRelay(id string) {
-	m.t.Helper()
-	m.check("kill relay "+id, m.take(id).kill())
-}
-
-func (m *Mesh) take(id string) relay {
-	m.t.Helper()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r, ok := m.relays[id]
-	if !ok {
-		m.t.Fatalf("relay %s does not run", id)
-	}
-	delete(m.relays, id)
-	return r
 }
 
 // AwaitServing waits until every running relay serves: it has a directory that
@@ -272,49 +242,6 @@ func portsFree(base, n int) bool {
 		l.Close()
 	}
 	return true
-}
-
-// inProcess is a relay in this process.
-type inProcess struct {
-	cancel context.CancelFunc
-	done   chan error
-}
-
-func startNode(file, logFile string) (relay, error) {
-	config, err := node.Load(file)
-	if err != nil {
-		return nil, err
-	}
-	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	n, err := node.New(ctx, config, node.Options{Logger: node.NewLogger(config, log), Version: "test"})
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	r := &inProcess{cancel: cancel, done: make(chan error, 1)}
-	go func() {
-		defer log.Close()
-		r.done <- n.Run(ctx)
-	}()
-	return r, nil
-}
-
-func (r *inProcess) stop() error {
-	r.cancel()
-	select {
-	case err := <-r.done:
-		return err
-	case <-time.After(patience):
-		return fmt.Errorf("still running %s after it was told to stop", patience)
-	}
-}
-
-func (r *inProcess) kill() error {
-	return fmt.Errorf("a relay in this process cannot be killed: set Config.Processes")
 }
 
 // Operator is an operator's connection to one relay.

@@ -73,7 +73,32 @@ func startProcess(t testing.TB, file, logFile string) (relay, error) {
 	return p, nil
 }
 
+func (p *process) pause() error  { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *process) resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
+func (p *process) ended(within time.Duration) (error, bool) {
+	select {
+	case err := <-p.done:
+		return err, true
+	case <-time.After(within):
+		return nil, false
+	}
+}
+
+// process returns a relay that is a process.
+func (m *Mesh) process(id string) *process {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.relays[id].(*process)
+	if !ok {
+		m.t.Fatalf("relay %s is no process that runs", id)
+	}
+	return p
+}
+
 func (p *process) stop() error {
+	_ = p.resume() // one that is paused could not stop
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -97,12 +122,7 @@ func (p *process) kill() error {
 // Resident returns the resident memory of a relay process in bytes.
 func (m *Mesh) Resident(id string) int64 {
 	m.t.Helper()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	p, ok := m.relays[id].(*process)
-	if !ok {
-		m.t.Fatalf("relay %s is no process", id)
-	}
+	p := m.process(id)
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	m.check("resident memory of "+id, err)
 	for line := range strings.SplitSeq(string(raw), "\n") {

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,33 +17,14 @@ import (
 // ended.
 func tool(t *testing.T, name string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), mesh.Binary(t, name), args...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.Env = append(os.Environ(), "TRUC_PROFILE=")
-	if err := cmd.Run(); err != nil {
-		if _, ok := err.(*exec.ExitError); !ok {
-			t.Fatal(err)
-		}
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	ran := mesh.Tool(t, name, args...)
+	return ran.Stdout, ran.Stderr, ran.Code
 }
 
 // asked runs a program that has to succeed and reads its JSON lines.
-func asked(t *testing.T, name string, args ...string) (objects []map[string]any) {
+func asked(t *testing.T, name string, args ...string) []map[string]any {
 	t.Helper()
-	stdout, stderr, code := tool(t, name, append(args, "-o", "json")...)
-	if code != 0 {
-		t.Fatalf("%s %s: exit %d, %s", name, strings.Join(args, " "), code, stderr)
-	}
-	for line := range strings.Lines(stdout) {
-		var object map[string]any
-		if err := json.Unmarshal([]byte(line), &object); err != nil {
-			t.Fatalf("%s %s: %v in %q", name, strings.Join(args, " "), err, line)
-		}
-		objects = append(objects, object)
-	}
-	return objects
+	return mesh.Objects(t, name, args...)
 }
 
 // The commands of an operator's and an agency's day, with their real programs
