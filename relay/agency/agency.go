@@ -85,6 +85,9 @@ type timing struct {
 	// firstBackoff and maxBackoff bound the wait before a relay that failed is
 	// tried again.
 	firstBackoff, maxBackoff time.Duration
+	// answers bounds it where the relay itself answers, and cannot serve just
+	// now.
+	answers time.Duration
 	// probe bounds one measurement of a relay.
 	probe time.Duration
 	// remeasure is how long a choice of relay stands unquestioned.
@@ -96,6 +99,7 @@ type timing struct {
 var defaultTiming = timing{
 	firstBackoff: 200 * time.Millisecond,
 	maxBackoff:   30 * time.Second,
+	answers:      2 * time.Second,
 	probe:        10 * time.Second,
 	remeasure:    5 * time.Minute,
 	call:         30 * time.Second,

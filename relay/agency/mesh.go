@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -50,10 +50,10 @@ type relay struct {
 	address string
 	// named in the configuration, not learned.
 	named bool
-	// id is that expected of a learned relay.
-	id       string
-	conn     *grpc.ClientConn
-	exchange exchangev1.ExchangeServiceClient
+	// id is that expected of a learned relay, region what was said of it.
+	id, region string
+	conn       *grpc.ClientConn
+	exchange   exchangev1.ExchangeServiceClient
 
 	// Guarded by mesh.mu.
 	info     *exchangev1.AttachResponse
@@ -65,7 +65,7 @@ type relay struct {
 func newMesh(config Config, endpoint *tls.Endpoint) (*mesh, error) {
 	m := &mesh{config: config, endpoint: endpoint, measuring: make(chan struct{}, 1)}
 	for _, address := range config.Relays {
-		if err := m.add(address, ""); err != nil {
+		if err := m.add(address, "", ""); err != nil {
 			return nil, errors.Join(err, m.close())
 		}
 	}
@@ -74,7 +74,7 @@ func newMesh(config Config, endpoint *tls.Endpoint) (*mesh, error) {
 
 // add makes a relay known; a connection is opened by the first call. Requires
 // mu, or that nobody else knows m yet.
-func (m *mesh) add(address, id string) error {
+func (m *mesh) add(address, id, region string) error {
 	for _, r := range m.relays {
 		if r.address == address {
 			return nil
@@ -87,8 +87,8 @@ func (m *mesh) add(address, id string) error {
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(m.endpoint.ClientCredentials(expect)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		// A relay that vanished without a word is noticed within a minute.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 15 * time.Second}),
+		// A relay that vanished without a word is noticed within 25 s.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 8 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: m.config.timing.firstBackoff, Multiplier: 1.6, Jitter: 0.2, MaxDelay: m.config.timing.maxBackoff},
 			MinConnectTimeout: 5 * time.Second,
@@ -97,7 +97,7 @@ func (m *mesh) add(address, id string) error {
 		return fmt.Errorf("relay %s: %w", address, err)
 	}
 	m.relays = append(m.relays, &relay{
-		address: address, named: id == "", id: id, conn: conn, exchange: exchangev1.NewExchangeServiceClient(conn),
+		address: address, named: id == "", id: id, region: region, conn: conn, exchange: exchangev1.NewExchangeServiceClient(conn),
 	})
 	return nil
 }
@@ -143,6 +143,10 @@ func (m *mesh) nearest(ctx context.Context) (*relay, error) {
 	if learned := m.unmeasured(); len(learned) > 0 && len(failures) < len(candidates) {
 		m.measure(ctx, learned)
 	}
+	// Where the home region is lost, any other will do.
+	if spares := m.spares(); len(spares) > 0 {
+		failures = append(failures, m.measure(ctx, spares)...)
+	}
 	if ctx.Err() != nil {
 		return nil, ended(ctx)
 	}
@@ -168,17 +172,20 @@ func (m *mesh) due(ctx context.Context) ([]*relay, error) {
 		}
 		now := time.Now()
 		var due []*relay
-		first := m.relays[0].retryAt
+		first, usable := m.relays[0].retryAt, false
 		for _, r := range m.relays {
 			if !r.retryAt.After(now) {
-				due = append(due, r)
+				usable = true
+				if !m.spare(r) {
+					due = append(due, r)
+				}
 			}
 			if r.retryAt.Before(first) {
 				first = r.retryAt
 			}
 		}
 		m.mu.Unlock()
-		if len(due) > 0 {
+		if usable {
 			return due, nil
 		}
 		if err := sleep(ctx, first.Sub(now)); err != nil {
@@ -194,101 +201,37 @@ func (m *mesh) unmeasured() []*relay {
 	defer m.mu.Unlock()
 	var all []*relay
 	for _, r := range m.relays {
-		if !r.named && r.info == nil && r.failures == 0 {
+		if !r.named && !m.spare(r) && r.info == nil && r.failures == 0 {
 			all = append(all, r)
 		}
 	}
 	return all
 }
 
-// measurement is the outcome of one probe.
-type measurement struct {
-	relay *relay
-	info  *exchangev1.AttachResponse
-	trip  time.Duration
-	err   error
-}
+// maxSpares is how many spare relays are measured at once.
+const maxSpares = 5
 
-// measure probes relays at once and records what they answer. After the first
-// answer the others get a few times as long as it took; who is slower than
-// that, is not the nearest. It returns the failures.
-func (m *mesh) measure(caller context.Context, relays []*relay) []error {
-	ctx, cancel := context.WithCancel(caller)
-	defer cancel()
-	results := make(chan measurement, len(relays))
-	var probes sync.WaitGroup
-	began := time.Now()
-	for _, r := range relays {
-		probes.Go(func() { results <- m.probe(ctx, r) })
-	}
-	go func() { probes.Wait(); close(results) }()
+// spare reports whether a relay is one for bad times: neither configured nor of
+// the home region. Requires mu.
+func (m *mesh) spare(r *relay) bool { return !r.named && m.region != "" && r.region != m.region }
 
-	var failures []error
-	var answers []measurement
-	// All have the time of a probe until one has answered.
-	grace := time.AfterFunc(m.config.timing.probe, cancel)
-	defer grace.Stop()
-	for result := range results {
-		switch {
-		case result.err == nil:
-			if len(answers) == 0 {
-				grace.Reset(max(3*time.Since(began), 50*time.Millisecond))
-			}
-			answers = append(answers, result)
-		case caller.Err() != nil, len(answers) > 0 && ctx.Err() != nil:
-			// Nobody waits any more, or too slow to matter: not at fault.
-		default:
-			failures = append(failures, fmt.Errorf("%s: %w", result.relay.address, asRefusal(result.err)))
-			m.failed(result.relay, 0)
-		}
-	}
-	m.learn(answers)
-	return failures
-}
-
-// probe attaches twice: the first call may have to connect, the second is the
-// round trip.
-func (m *mesh) probe(ctx context.Context, r *relay) measurement {
-	r.conn.ResetConnectBackoff()
-	var info *exchangev1.AttachResponse
-	var trip time.Duration
-	for range 2 {
-		began := time.Now()
-		var err error
-		if info, err = r.exchange.Attach(ctx, &exchangev1.AttachRequest{AgencyCode: m.config.Agency}, grpc.WaitForReady(false)); err != nil {
-			return measurement{relay: r, err: err}
-		}
-		trip = time.Since(began)
-	}
-	return measurement{relay: r, info: info, trip: trip}
-}
-
-// learn records answers, and the relays of the home region that they name.
-func (m *mesh) learn(answers []measurement) {
+// spares returns a few relays to measure while no other can be used.
+func (m *mesh) spares() []*relay {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
-		return
-	}
-	for _, answer := range answers {
-		answer.relay.info, answer.relay.trip = answer.info, answer.trip
-		for _, info := range answer.info.GetRelays() {
-			if info.GetId() == answer.info.GetHomeRelayId() {
-				m.region = info.GetRegion()
-			}
+	now := time.Now()
+	var all []*relay
+	for _, r := range m.relays {
+		switch {
+		case r.retryAt.After(now):
+		case r.info != nil:
+			return nil // usable
+		case m.spare(r):
+			all = append(all, r)
 		}
 	}
-	for _, answer := range answers {
-		for _, info := range answer.info.GetRelays() {
-			// Without a home relay, any region is as good as another.
-			if !info.GetReachable() || info.GetAddress() == "" || m.region != "" && info.GetRegion() != m.region || m.knows(info.GetId()) {
-				continue
-			}
-			if err := m.add(info.GetAddress(), info.GetId()); err != nil {
-				m.config.Logger.Warn("relay named by the mesh is not used", "relay", info.GetId(), "error", err)
-			}
-		}
-	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all[:min(len(all), maxSpares)]
 }
 
 // knows reports whether a relay is known by its id, whatever address was
@@ -333,38 +276,23 @@ func (m *mesh) abroad(r *relay) int {
 	return 0
 }
 
-// noneAnswers joins the failures of all relays into one. A relay that refuses
-// for good decides: the others cannot be asked.
-func noneAnswers(failures []error) error {
-	var texts []string
-	for _, err := range failures {
-		if !envelope.Temporary(err) {
-			return err
-		}
-		texts = append(texts, plain(err.Error()))
-	}
-	if len(texts) == 0 {
-		texts = append(texts, "every relay failed just now")
-	}
-	return errors.New("no relay answers: " + strings.Join(texts, "; "))
-}
-
-// plain takes the library's wrapping off the reason of a failed connection.
-func plain(text string) string {
-	before, reason, wrapped := strings.Cut(text, `connection error: desc = "transport: `)
-	if !wrapped {
-		return text
-	}
-	return before + strings.TrimSuffix(reason, `"`)
-}
-
 // failed notes that a relay failed; it is not tried again before a growing
-// while, nor before the time it asked for.
-func (m *mesh) failed(r *relay, wait time.Duration) {
+// while, nor before the time it asked for. One that answers, and only has no
+// way to the home relay or is not ready, is asked again soon: what it waits for
+// is the matter of seconds, and asking costs it little.
+func (m *mesh) failed(r *relay, err error) {
+	var wait time.Duration
+	most := m.config.timing.maxBackoff
+	if refusal, ok := envelope.AsRefusal(err); ok {
+		wait = refusal.RetryAfter
+		if refusal.Has(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE) || refusal.Has(exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING) {
+			most = m.config.timing.answers
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.failures++
-	r.retryAt = time.Now().Add(max(wait, m.config.timing.backoff(r.failures)))
+	r.retryAt = time.Now().Add(max(wait, min(m.config.timing.backoff(r.failures), most)))
 	if m.current == r {
 		m.current = nil
 	}

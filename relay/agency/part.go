@@ -133,7 +133,7 @@ func (f *fetch) drop() {
 func (f *fetch) try() error {
 	c := f.arrival.client
 	if f.stream == nil {
-		r, err := c.mesh.nearest(f.ctx)
+		r, err := f.patience.nearest(f.ctx)
 		if err != nil {
 			return err
 		}

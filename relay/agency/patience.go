@@ -23,6 +23,8 @@ type patience struct {
 	limit time.Duration
 	since time.Time
 	tries int
+	// last is the failure before.
+	last error
 }
 
 func (c *Client) patience(what string, id envelope.ID, limit time.Duration) *patience {
@@ -31,6 +33,21 @@ func (c *Client) patience(what string, id envelope.ID, limit time.Duration) *pat
 
 // progressed starts the patience anew.
 func (p *patience) progressed() { p.since, p.tries = time.Now(), 0 }
+
+// nearest is mesh.nearest while there is patience. Relays that ask to be left
+// alone for longer than that are not waited for.
+func (p *patience) nearest(ctx context.Context) (*relay, error) {
+	if p.limit == 0 {
+		return p.client.mesh.nearest(ctx)
+	}
+	bounded, cancel := context.WithDeadline(ctx, p.since.Add(p.limit))
+	defer cancel()
+	r, err := p.client.mesh.nearest(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil && p.last != nil {
+		return nil, p.last
+	}
+	return r, err
+}
 
 // failed takes in a failure at r (nil: no relay could be found). It returns nil
 // when another try is due, after the wait that the relay asked for, and else
@@ -43,9 +60,10 @@ func (p *patience) failed(ctx context.Context, r *relay, err error) error {
 	if !envelope.Temporary(err) {
 		return fmt.Errorf("%s: %w", p.what, err)
 	}
-	if p.limit > 0 && time.Since(p.since) > p.limit {
+	if p.limit > 0 && time.Since(p.since) >= p.limit {
 		return fmt.Errorf("%s: gave up after %s: %w", p.what, p.limit, err)
 	}
+	p.last = err
 	p.tries++
 	attributes := []any{"what", p.what, "try", p.tries, "error", err}
 	if !p.envelope.IsZero() {
@@ -61,20 +79,19 @@ func (p *patience) failed(ctx context.Context, r *relay, err error) error {
 	}
 	p.client.logger.Log(ctx, level, "failed, trying again", attributes...)
 
-	refusal, _ := envelope.AsRefusal(err)
-	var wait time.Duration
-	if refusal != nil {
-		wait = refusal.RetryAfter
-	}
-	if refusal != nil && ofCaller(refusal) {
+	if refusal, ok := envelope.AsRefusal(err); ok && ofCaller(refusal) {
 		// Another relay would say the same.
-		if err := sleep(ctx, max(wait, p.client.config.timing.backoff(p.tries))); err != nil {
+		wait := max(refusal.RetryAfter, p.client.config.timing.backoff(p.tries))
+		if p.limit > 0 && time.Since(p.since)+wait > p.limit {
+			return fmt.Errorf("%s: %w", p.what, err)
+		}
+		if err := sleep(ctx, wait); err != nil {
 			return fmt.Errorf("%s: %w", p.what, err)
 		}
 		return nil
 	}
 	if r != nil {
-		p.client.mesh.failed(r, wait)
+		p.client.mesh.failed(r, err)
 	}
 	return nil
 }
@@ -90,7 +107,7 @@ func ofCaller(r *envelope.Refusal) bool {
 func (c *Client) call(ctx context.Context, what string, id envelope.ID, fn func(context.Context, *relay) error) error {
 	p := c.patience(what, id, c.config.Patience)
 	for {
-		r, err := c.mesh.nearest(ctx)
+		r, err := p.nearest(ctx)
 		if err == nil {
 			attempt, cancel := context.WithTimeout(ctx, c.config.timing.call)
 			err = fn(attempt, r)

@@ -45,7 +45,7 @@ func (c *Client) Receive(ctx context.Context, options ReceiveOptions) iter.Seq2[
 		}
 		p := c.patience("receive", envelope.ID{}, limit)
 		for {
-			r, err := c.mesh.nearest(ctx)
+			r, err := p.nearest(ctx)
 			if err == nil {
 				err = c.receiveFrom(ctx, r, options, p, yield)
 				switch {

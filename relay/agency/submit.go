@@ -3,22 +3,18 @@ package agency
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/protobuf/proto"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
-	"github.com/truclienthong/truc/tls"
 )
 
 // Document is what Submit hands over.
@@ -87,6 +83,12 @@ func (c *Client) Submit(ctx context.Context, document Document) (*Receipt, error
 	if err != nil {
 		return nil, err
 	}
+	return s.submit(ctx)
+}
+
+// submit is Submit of what is prepared.
+func (s *submission) submit(ctx context.Context) (*Receipt, error) {
+	c := s.client
 	ctx, span := c.tracer.Start(ctx, "submit", trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("truc.envelope.id", s.id.String()), attribute.Int64("truc.envelope.size", int64(s.total))))
 	defer span.End()
@@ -99,110 +101,32 @@ func (c *Client) Submit(ctx context.Context, document Document) (*Receipt, error
 	return receipt, nil
 }
 
-// submission is one document on its way.
-type submission struct {
-	client    *Client
-	header    *exchangev1.Header
-	canonical [32]byte
-	id        envelope.ID
-	sources   []Source
-	progress  func(Progress)
-	total     uint64
-}
-
-// prepare completes the header and finds what is wrong with it before anything
-// leaves the machine: a document marked as a state secret never does.
-func (c *Client) prepare(ctx context.Context, document Document) (*submission, error) {
-	if document.Header == nil {
-		return nil, envelope.RefuseProblems([]envelope.Problem{{
-			Field: "header", Reason: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, Description: "is missing",
-		}})
-	}
-	s := &submission{
-		client: c, header: proto.CloneOf(document.Header), sources: document.Parts, progress: document.Progress,
-	}
-	if s.progress == nil {
-		s.progress = func(Progress) {}
-	}
-	if err := describe(s.header, s.sources); err != nil {
-		return nil, err
-	}
-	c.complete(s.header)
-	for i, part := range s.header.GetParts() {
-		hashed := s.total
-		size, sum, err := digest(ctx, s.sources[i], func(n int) {
-			hashed += uint64(n)
-			s.progress(Progress{Done: hashed})
-		})
-		if err != nil {
-			return nil, err
-		}
-		s.total += size
-		if part.GetSize() != 0 && part.GetSize() != size || len(part.GetSha256()) > 0 && !bytes.Equal(part.GetSha256(), sum[:]) {
-			return nil, fmt.Errorf("file %s is not the one that the header describes", s.sources[i].Name())
-		}
-		part.Size, part.Sha256 = size, sum[:]
-		if part.GetName() == "" {
-			part.Name = s.sources[i].Name()
-		}
-		if part.GetMediaType() == "" {
-			part.MediaType = mediaType(part.GetName())
-		}
-	}
-	// How large a part may be is the relay's to say.
-	if problems, _ := envelope.Check(s.header, envelope.Limits{MaxPartSize: math.MaxUint64, MaxRecipients: math.MaxInt}); len(problems) > 0 {
-		return nil, envelope.RefuseProblems(problems)
-	}
-	id, canonical, err := envelope.HeaderID(s.header)
-	if err != nil {
-		return nil, err
-	}
-	s.id, s.canonical = id, sha256.Sum256(canonical)
-	return s, nil
-}
-
-// complete fills in what the client knows better than its caller.
-func (c *Client) complete(header *exchangev1.Header) {
-	agency := c.config.Agency
-	if identity := c.endpoint.Identity(); agency == "" && identity.Kind == tls.KindAgency {
-		agency = identity.Name
-	}
-	if header.Sender == nil {
-		header.Sender = new(exchangev1.Organization)
-	}
-	if header.Sender.GetCode() == "" {
-		header.Sender.Code = agency
-	}
-	if header.GetKind() == exchangev1.Kind_KIND_UNSPECIFIED {
-		header.Kind = exchangev1.Kind_KIND_DOCUMENT
-		if header.Status != nil {
-			header.Kind = exchangev1.Kind_KIND_STATUS
-		}
-	}
-}
-
 // maxMismatches is how often a relay may find other bytes than were declared
 // while the files are unchanged, before the document is given up.
 const maxMismatches = 3
 
-// run tries until the envelope is accepted, refused, or patience ends.
+// run tries until the envelope is accepted, refused, or patience ends. Each byte
+// that a relay takes is progress, once per relay: the patience with a large file
+// begins when the line breaks, and with a relay that takes everything and never
+// accepts it, it ends.
 func (s *submission) run(ctx context.Context) (*Receipt, error) {
 	c := s.client
 	p := c.patience("submit "+s.id.String(), s.id, c.config.Patience)
-	var furthest uint64
+	furthest := map[*relay]uint64{}
 	mismatches := 0
 	for {
-		r, err := c.mesh.nearest(ctx)
+		r, err := p.nearest(ctx)
 		if err == nil {
 			var receipt *Receipt
-			var resumed uint64
-			if receipt, resumed, err = s.attempt(ctx, r); err == nil {
+			receipt, err = s.attempt(ctx, r, func(done uint64) {
+				if done > furthest[r] {
+					furthest[r] = done
+					p.progressed()
+				}
+			})
+			if err == nil {
 				c.mesh.worked(r)
 				return receipt, nil
-			}
-			if resumed > furthest {
-				furthest = resumed
-				p.progressed()
 			}
 			if mismatches, err = s.mismatch(ctx, mismatches, err); err == nil {
 				continue
@@ -239,62 +163,57 @@ func (s *submission) mismatch(ctx context.Context, before int, err error) (int, 
 	return before + 1, nil
 }
 
-// attempt is one Submit call at one relay. It returns how many bytes the relay
-// held already.
-func (s *submission) attempt(ctx context.Context, r *relay) (*Receipt, uint64, error) {
+// attempt is one Submit call at one relay. Sent is told how many bytes the relay
+// has, or is about to have.
+func (s *submission) attempt(ctx context.Context, r *relay, sent func(done uint64)) (*Receipt, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := r.exchange.Submit(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	eager := s.total <= maxEager
-	chunk := s.client.mesh.chunkSize(r)
+	t := &transfer{submission: s, stream: stream, chunk: s.client.mesh.chunkSize(r), sent: sent}
 	offsets := make([]uint64, len(s.sources))
 
 	err = stream.Send(&exchangev1.SubmitRequest{Message: &exchangev1.SubmitRequest_Start{Start: &exchangev1.SubmitStart{
 		Header: s.header, Traceparent: carrier.Get("traceparent"), Tracestate: carrier.Get("tracestate"), Eager: eager,
 	}}})
 	if err == nil && eager {
-		err = s.send(ctx, stream, offsets, chunk)
+		err = t.send(ctx, offsets)
 	}
 	// EOF says that the relay ended the call; why is in what it answers.
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, 0, err
+		return nil, err
 	}
 	first, err := stream.Recv()
 	if err != nil {
-		return nil, 0, unended(err)
+		return nil, unended(err)
 	}
 	if accepted := first.GetAccepted(); accepted != nil {
-		receipt, err := s.receipt(accepted)
-		return receipt, 0, err
+		return s.receipt(accepted)
 	}
 	resume := first.GetResume()
 	if resume == nil || len(resume.GetOffsets()) != len(offsets) || !bytes.Equal(resume.GetEnvelopeId(), s.id[:]) {
-		return nil, 0, fmt.Errorf("relay %s does not say from where to send", r.address)
+		return nil, fmt.Errorf("relay %s does not say from where to send", r.address)
 	}
-	var resumed uint64
 	if !eager {
-		offsets = resume.GetOffsets()
-		for i, offset := range offsets {
+		for i, offset := range resume.GetOffsets() {
 			if offset > s.header.GetParts()[i].GetSize() {
-				return nil, 0, fmt.Errorf("relay %s holds more of part %d than there is", r.address, i)
+				return nil, fmt.Errorf("relay %s holds more of part %d than there is", r.address, i)
 			}
-			resumed += offset
 		}
-		if err := s.send(ctx, stream, offsets, chunk); err != nil && !errors.Is(err, io.EOF) {
-			return nil, resumed, err
+		if err := t.send(ctx, resume.GetOffsets()); err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
 		}
 	}
 	last, err := stream.Recv()
 	if err != nil {
-		return nil, resumed, unended(err)
+		return nil, unended(err)
 	}
-	receipt, err := s.receipt(last.GetAccepted())
-	return receipt, resumed, err
+	return s.receipt(last.GetAccepted())
 }
 
 // unended makes the end of a call without a receipt an error.
@@ -310,58 +229,71 @@ type submitStream interface {
 	CloseSend() error
 }
 
+// transfer is the content of one submission on its way to one relay.
+type transfer struct {
+	*submission
+	stream submitStream
+	// chunk is the size of a chunk in bytes, done what of all parts was sent.
+	chunk int
+	done  uint64
+	sent  func(done uint64)
+}
+
 // send sends the parts from the offsets, then commit. io.EOF means that the
 // relay ended the call.
-func (s *submission) send(ctx context.Context, stream submitStream, offsets []uint64, chunk int) error {
-	done := uint64(0)
+func (t *transfer) send(ctx context.Context, offsets []uint64) error {
 	for _, offset := range offsets {
-		done += offset
+		t.done += offset
+	}
+	if t.done > 0 {
+		t.sent(t.done)
 	}
 	for i, offset := range offsets {
-		if err := s.sendPart(ctx, stream, i, offset, chunk, &done); err != nil {
+		if err := t.sendPart(ctx, i, offset); err != nil {
 			return err
 		}
 	}
 	commit := &exchangev1.SubmitRequest{Message: &exchangev1.SubmitRequest_Commit{Commit: &exchangev1.SubmitCommit{}}}
-	if err := stream.Send(commit); err != nil {
+	if err := t.stream.Send(commit); err != nil {
 		return err
 	}
-	return stream.CloseSend()
+	return t.stream.CloseSend()
 }
 
-func (s *submission) sendPart(ctx context.Context, stream submitStream, i int, offset uint64, chunk int, done *uint64) error {
-	size := s.header.GetParts()[i].GetSize()
+func (t *transfer) sendPart(ctx context.Context, i int, offset uint64) error {
+	size := t.header.GetParts()[i].GetSize()
 	if offset == size {
 		return nil
 	}
-	content, err := s.sources[i].Open()
+	content, err := t.sources[i].Open()
 	if err != nil {
-		return permanent(fmt.Errorf("file %s: %w", s.sources[i].Name(), err))
+		return permanent(fmt.Errorf("file %s: %w", t.sources[i].Name(), err))
 	}
 	defer content.Close()
 	if _, err := content.Seek(int64(offset), io.SeekStart); err != nil {
-		return permanent(fmt.Errorf("file %s: %w", s.sources[i].Name(), err))
+		return permanent(fmt.Errorf("file %s: %w", t.sources[i].Name(), err))
 	}
-	buffer := make([]byte, min(uint64(chunk), size-offset))
+	buffer := make([]byte, min(uint64(t.chunk), size-offset))
 	for offset < size {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n, err := io.ReadFull(content, buffer[:min(uint64(len(buffer)), size-offset)])
 		if err != nil {
-			return permanent(fmt.Errorf("file %s became shorter or unreadable while it was being sent: %w", s.sources[i].Name(), err))
+			return permanent(fmt.Errorf("file %s became shorter or unreadable while it was being sent: %w", t.sources[i].Name(), err))
 		}
 		// The library has encoded the message when Send returns, so the buffer
 		// is free again.
-		err = stream.Send(&exchangev1.SubmitRequest{Message: &exchangev1.SubmitRequest_Chunk{Chunk: &exchangev1.Chunk{
+		err = t.stream.Send(&exchangev1.SubmitRequest{Message: &exchangev1.SubmitRequest_Chunk{Chunk: &exchangev1.Chunk{
 			Part: uint32(i), Offset: offset, Data: buffer[:n],
 		}}})
 		if err != nil {
 			return err
 		}
 		offset += uint64(n)
-		*done += uint64(n)
-		s.progress(Progress{Sending: true, Done: *done, Total: s.total})
+		t.done += uint64(n)
+		t.sent(t.done)
+		t.progress(Progress{Sending: true, Done: t.done, Total: t.total})
 	}
 	return nil
 }

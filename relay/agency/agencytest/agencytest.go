@@ -2,22 +2,20 @@
 // the SDK are tested: real relays on the loopback as far as an agency can see
 // (TLS, identities, the whole ExchangeService), but one shared store, no disk,
 // no rules and no retention. Every envelope is in its recipients' inboxes at
-// once.
+// once, and safe from the loss of a relay, unless Mesh.Copies says otherwise.
 //
-// Faults are injected where a step is about to happen, see Mesh.Fault.
+// Faults are injected where a step is about to happen, see Mesh.Fault; relays
+// stop, come back and are lost, see Mesh.Stop and Mesh.Lose.
 package agencytest
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -79,16 +77,29 @@ type Mesh struct {
 	changed   chan struct{}
 	// partial is what each relay holds of submits that were cut.
 	partial map[string][][]byte
+	// sole: what is accepted from now on is at one relay only.
+	sole bool
+	// doomed are the relays that are lost after their next receipt; the channel
+	// is closed when they are.
+	doomed map[string]chan struct{}
+
+	// ends are relays on their way down; none begins once closed.
+	ends   sync.WaitGroup
+	closed bool
 }
 
 // stored is one accepted envelope.
 type stored struct {
 	id       envelope.ID
 	envelope *exchangev1.Envelope
-	receipt  *exchangev1.Receipt
 	parts    [][]byte
-	// confirmed has an entry per recipient.
+	// receipts are those of the relays that accepted it, in that order.
+	receipts []*exchangev1.Receipt
+	// copied: a relay besides has it, and none is asked who that is.
+	copied bool
+	// confirmed has an entry per recipient, failed one per delivery given up.
 	confirmed map[string]bool
+	failed    map[string]*exchangev1.Delivery
 }
 
 // New starts a mesh; Close ends it.
@@ -105,6 +116,7 @@ func New(config Config) (*Mesh, error) {
 		addresses: map[string]string{}, running: map[string]func(){}, counts: map[Step]int{},
 		envelopes: map[envelope.ID]*stored{}, documents: map[string]envelope.ID{},
 		inboxes: map[string][]envelope.ID{}, changed: make(chan struct{}), partial: map[string][][]byte{},
+		doomed: map[string]chan struct{}{},
 	}
 	if err := os.WriteFile(filepath.Join(config.Dir, "trust.pem"), authority.RootPEM(), 0o600); err != nil {
 		return nil, err
@@ -125,6 +137,10 @@ func (m *Mesh) Close() error {
 	for _, r := range m.config.Relays {
 		m.Stop(r.ID)
 	}
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.ends.Wait()
 	return nil
 }
 
@@ -159,52 +175,6 @@ func (m *Mesh) Address(relay string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.addresses[relay]
-}
-
-// Start starts a relay that is stopped.
-func (m *Mesh) Start(relay string) error {
-	file := func(ending string) string { return filepath.Join(m.config.Dir, relay+ending) }
-	endpoint, err := tls.New(tls.Config{CertificateFile: file(".crt"), KeyFile: file(".key"), TrustFile: filepath.Join(m.config.Dir, "trust.pem")})
-	if err != nil {
-		return err
-	}
-	address := m.Address(relay)
-	if address == "" {
-		address = "127.0.0.1:0"
-	}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return err
-	}
-	mux := endpoint.Mux(listener)
-	server := grpc.NewServer(grpc.Creds(endpoint.ServerCredentials()), grpc.MaxRecvMsgSize(8<<20))
-	exchangev1.RegisterExchangeServiceServer(server, &service{mesh: m, relay: relay})
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = mux.Run(ctx) })
-	running.Go(func() { _ = server.Serve(mux.GRPC()) })
-
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.addresses[relay] = listener.Addr().String()
-	m.running[relay] = func() {
-		cancel()
-		server.Stop()
-		running.Wait()
-	}
-	return nil
-}
-
-// Stop cuts every connection of a relay and closes its port. What it accepted
-// stays in the mesh.
-func (m *Mesh) Stop(relay string) {
-	m.mu.Lock()
-	stop := m.running[relay]
-	delete(m.running, relay)
-	m.mu.Unlock()
-	if stop != nil {
-		stop()
-	}
 }
 
 // Fault has f decide before every step of every relay; what it returns ends the

@@ -76,15 +76,19 @@ func (s *service) Submit(stream grpc.BidiStreamingServer[exchangev1.SubmitReques
 	if err != nil {
 		return err
 	}
-	accepted := func(e *stored, repeat bool) error {
-		return stream.Send(&exchangev1.SubmitResponse{Message: &exchangev1.SubmitResponse_Accepted{
-			Accepted: s.mesh.forged(&exchangev1.SubmitAccepted{Receipt: e.receipt, Repeat: repeat, Warnings: warnings}),
+	accepted := func(receipt *exchangev1.Receipt, repeat bool) error {
+		err := stream.Send(&exchangev1.SubmitResponse{Message: &exchangev1.SubmitResponse_Accepted{
+			Accepted: s.mesh.forged(&exchangev1.SubmitAccepted{Receipt: receipt, Repeat: repeat, Warnings: warnings}),
 		}})
-	}
-	if e, err := s.mesh.known(id, start.GetHeader()); err != nil {
+		if err == nil {
+			s.mesh.receipted(stream.Context(), s.relay)
+		}
 		return err
-	} else if e != nil {
-		return accepted(e, true)
+	}
+	if receipt, err := s.mesh.known(s.relay, id, start.GetHeader()); err != nil {
+		return err
+	} else if receipt != nil {
+		return accepted(receipt, true)
 	}
 	parts, offsets := s.mesh.begun(s.relay, id, start)
 	err = stream.Send(&exchangev1.SubmitResponse{Message: &exchangev1.SubmitResponse_Resume{
@@ -114,14 +118,14 @@ func (s *service) Submit(stream grpc.BidiStreamingServer[exchangev1.SubmitReques
 	if err := s.mesh.reach(s.relay, SubmitCommit); err != nil {
 		return err
 	}
-	e, err := s.mesh.commit(s.relay, id, start, canonical, parts)
+	receipt, err := s.mesh.commit(s.relay, id, start, canonical, parts)
 	if err != nil {
 		return err
 	}
 	if err := s.mesh.reach(s.relay, SubmitAccepted); err != nil {
 		return err
 	}
-	return accepted(e, false)
+	return accepted(receipt, false)
 }
 
 func (s *service) Receive(request *exchangev1.ReceiveRequest, stream grpc.ServerStreamingServer[exchangev1.ReceiveResponse]) error {
@@ -143,7 +147,7 @@ func (s *service) Receive(request *exchangev1.ReceiveRequest, stream grpc.Server
 			response := &exchangev1.ReceiveResponse{
 				Envelope: e.envelope, AgencyCode: code, Sequence: uint64(i), ArrivedAt: e.envelope.GetAcceptedAt(),
 			}
-			if e.receipt.GetContentSize() <= uint64(request.GetInlineLimit()) {
+			if e.size() <= uint64(request.GetInlineLimit()) {
 				response.HasContent = true
 				for i, part := range e.parts {
 					response.Content = append(response.Content, s.mesh.damaged(s.relay, i, part))

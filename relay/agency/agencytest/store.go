@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -42,13 +43,51 @@ func documentKey(h *exchangev1.Header) string {
 	return h.GetSender().GetCode() + "\x00" + h.GetDocumentId()
 }
 
-// known finds an envelope that was accepted before; its document id with other
-// content is refused.
-func (m *Mesh) known(id envelope.ID, h *exchangev1.Header) (*stored, error) {
+// settled: nothing is to be done for any recipient.
+func (e *stored) settled() bool {
+	for code, confirmed := range e.confirmed {
+		if !confirmed && e.failed[code] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *stored) size() uint64 { return e.receipts[0].GetContentSize() }
+
+// receipt is that of a relay, with the copies of now; nil where that relay knows
+// nothing of the envelope.
+func (e *stored) receipt(relay string) *exchangev1.Receipt {
+	for _, r := range e.receipts {
+		if e.copied || r.GetRelayId() == relay {
+			r = proto.CloneOf(r)
+			if e.copied {
+				r.Copies = 2
+			}
+			return r
+		}
+	}
+	return nil
+}
+
+// reachable is the receipt of the first relay that has the envelope and runs,
+// nil for none. Requires mu.
+func (m *Mesh) reachable(e *stored) *exchangev1.Receipt {
+	for _, r := range e.receipts {
+		if e.copied || m.running[r.GetRelayId()] != nil {
+			return e.receipt(r.GetRelayId())
+		}
+	}
+	return nil
+}
+
+// known finds an envelope that the relay accepted before, or a copy of it; its
+// document id with other content is refused.
+func (m *Mesh) known(relay string, id envelope.ID, h *exchangev1.Header) (*exchangev1.Receipt, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.envelopes[id]; e != nil {
-		return e, nil
+		return e.receipt(relay), nil
 	}
 	if other, ok := m.documents[documentKey(h)]; ok {
 		return nil, refuse(exchangev1.ErrorReason_ERROR_REASON_DOCUMENT_ID_REUSED,
@@ -57,11 +96,13 @@ func (m *Mesh) known(id envelope.ID, h *exchangev1.Header) (*stored, error) {
 	return nil, nil
 }
 
+func partialKey(relay string, id envelope.ID) string { return relay + "\x00" + id.String() }
+
 // begun returns what a relay holds of a submit that was cut before.
 func (m *Mesh) begun(relay string, id envelope.ID, start *exchangev1.SubmitStart) ([][]byte, []uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := relay + "\x00" + id.String()
+	key := partialKey(relay, id)
 	if m.partial[key] == nil || start.GetEager() {
 		m.partial[key] = make([][]byte, len(start.GetHeader().GetParts()))
 	}
@@ -85,18 +126,25 @@ func (m *Mesh) keep(parts [][]byte, chunk *exchangev1.Chunk) error {
 }
 
 // commit makes the envelope exist, once.
-func (m *Mesh) commit(relay string, id envelope.ID, start *exchangev1.SubmitStart, canonical []byte, parts [][]byte) (*stored, error) {
+func (m *Mesh) commit(relay string, id envelope.ID, start *exchangev1.SubmitStart, canonical []byte, parts [][]byte) (*exchangev1.Receipt, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.envelopes[id]; e != nil {
-		return e, nil
-	}
 	h := start.GetHeader()
-	e := &stored{id: id, parts: parts, confirmed: map[string]bool{}}
+	e := m.envelopes[id]
+	if e != nil && e.receipt(relay) != nil {
+		return e.receipt(relay), nil
+	}
+	if e != nil {
+		again := proto.CloneOf(e.receipts[0])
+		again.RelayId, again.AcceptedAt = relay, timestamppb.Now()
+		e.receipts = append(e.receipts, again)
+		return e.receipt(relay), nil
+	}
+	e = &stored{id: id, parts: parts, copied: !m.sole, confirmed: map[string]bool{}, failed: map[string]*exchangev1.Delivery{}}
 	var size uint64
 	for i, part := range h.GetParts() {
 		if !bytes.Equal(sum(parts[i]), part.GetSha256()) {
-			delete(m.partial, relay+"\x00"+id.String())
+			delete(m.partial, partialKey(relay, id))
 			return nil, envelope.RefuseProblems([]envelope.Problem{{
 				Field: fmt.Sprintf("header.parts[%d].sha256", i), Reason: exchangev1.ErrorReason_ERROR_REASON_HASH_MISMATCH,
 				Description: "is not that of the bytes received",
@@ -115,14 +163,14 @@ func (m *Mesh) commit(relay string, id envelope.ID, start *exchangev1.SubmitStar
 	now := timestamppb.Now()
 	e.envelope = &exchangev1.Envelope{Id: id[:], Header: h, IngressRelayId: relay, AcceptedAt: now,
 		Traceparent: start.GetTraceparent(), Tracestate: start.GetTracestate()}
-	e.receipt = &exchangev1.Receipt{EnvelopeId: id[:], RelayId: relay, AcceptedAt: now, Copies: 2,
-		HeaderSha256: sum(canonical), Recipients: uint32(len(e.confirmed)), ContentSize: size}
+	e.receipts = []*exchangev1.Receipt{{EnvelopeId: id[:], RelayId: relay, AcceptedAt: now, Copies: 1,
+		HeaderSha256: sum(canonical), Recipients: uint32(len(e.confirmed)), ContentSize: size}}
 	m.envelopes[id] = e
 	m.documents[documentKey(h)] = id
-	delete(m.partial, relay+"\x00"+id.String())
+	delete(m.partial, partialKey(relay, id))
 	close(m.changed)
 	m.changed = make(chan struct{})
-	return e, nil
+	return e.receipt(relay), nil
 }
 
 func (m *Mesh) inbox(code string) ([]*stored, <-chan struct{}) {
@@ -135,12 +183,13 @@ func (m *Mesh) inbox(code string) ([]*stored, <-chan struct{}) {
 	return waiting, m.changed
 }
 
-// find answers only for the sender and the recipients.
+// find answers only for the sender and the recipients, and only while a relay
+// that has the envelope runs.
 func (m *Mesh) find(id []byte, code string) (*stored, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(id) == len(envelope.ID{}) {
-		if e := m.envelopes[envelope.ID(id)]; e != nil {
+		if e := m.envelopes[envelope.ID(id)]; e != nil && m.reachable(e) != nil {
 			if _, recipient := e.confirmed[code]; recipient || e.envelope.GetHeader().GetSender().GetCode() == code {
 				return e, nil
 			}
@@ -178,10 +227,19 @@ func (m *Mesh) tracked(relay string, e *stored) *exchangev1.TrackResponse {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at := e.envelope.GetAcceptedAt()
-	answer := &exchangev1.TrackResponse{Receipt: e.receipt, Header: e.envelope.GetHeader(), Events: []*exchangev1.TraceEvent{
-		{RelayId: e.receipt.GetRelayId(), At: at, Action: exchangev1.TraceAction_TRACE_ACTION_ACCEPTED},
-	}}
+	answer := &exchangev1.TrackResponse{Receipt: m.reachable(e), Header: e.envelope.GetHeader()}
+	for _, r := range e.receipts {
+		answer.Events = append(answer.Events, &exchangev1.TraceEvent{
+			RelayId: r.GetRelayId(), At: at, Action: exchangev1.TraceAction_TRACE_ACTION_ACCEPTED})
+		if m.running[r.GetRelayId()] == nil {
+			answer.SilentRelayIds = append(answer.SilentRelayIds, r.GetRelayId())
+		}
+	}
 	for code, confirmed := range e.confirmed {
+		if failed := e.failed[code]; failed != nil {
+			answer.Deliveries = append(answer.Deliveries, failed)
+			continue
+		}
 		d := &exchangev1.Delivery{AgencyCode: code, HomeRelayId: m.config.Relays[0].ID, UpdatedAt: at,
 			Transport: exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING}
 		if confirmed {
