@@ -15,6 +15,14 @@ import (
 // looked at again.
 const inboxPage = 16
 
+// maxRun is how many entries are sent in a row while a less urgent lane waits;
+// then one of that lane is.
+const maxRun = 16
+
+// heldPause is how often a lane is looked at again for entries that an operator
+// held and may have released: each look passes by what was sent since.
+const heldPause = time.Second
+
 // reader walks one agency's inbox for one stream. It belongs to the goroutine
 // of that stream.
 type reader struct {
@@ -23,40 +31,91 @@ type reader struct {
 	window  *window
 	// passed is the last sequence seen in each lane.
 	passed map[envelope.Lane]uint64
-	// held is the earliest hour for which an entry of a lane was passed by; the
+	// early is the earliest hour for which an entry of a lane was passed by; the
 	// lane is read from its beginning again when it strikes.
-	held map[envelope.Lane]time.Time
+	early map[envelope.Lane]time.Time
+	// held is the first entry of a lane that was passed by because an operator
+	// holds it; the lane is read from there again when the inbox has changed.
+	held map[envelope.Lane]uint64
+	// looked is when that was done last; due is set when it was too soon for it.
+	looked time.Time
+	due    bool
+	// run counts entries in a row, the last of them of lane last; turn is the less
+	// urgent lane that had its turn last. Lanes as indices of LaneOrder.
+	run, last, turn int
 }
 
 func newReader(inboxes Inboxes, agency routing.AgencyCode, w *window) *reader {
 	return &reader{
 		inboxes: inboxes, agency: agency, window: w,
-		passed: make(map[envelope.Lane]uint64), held: make(map[envelope.Lane]time.Time),
+		passed: make(map[envelope.Lane]uint64), early: make(map[envelope.Lane]time.Time),
+		held: make(map[envelope.Lane]uint64),
 	}
 }
 
 // next returns up to max entries of the most urgent lane that has something to
-// send now; none when nothing is left.
+// send now; none when nothing is left. After maxRun of them a less urgent lane
+// has its turn.
 func (r *reader) next(now time.Time, max int) ([]envelope.InboxEntry, error) {
-	for i := 0; i < len(envelope.LaneOrder); i++ {
-		lane := envelope.LaneOrder[i]
-		if hour, ok := r.held[lane]; ok && !now.Before(hour) {
-			delete(r.held, lane)
-			r.passed[lane] = 0
+	r.again(now)
+	if r.run >= maxRun {
+		r.run = 0
+		if entries, err := r.lessUrgent(now); err != nil || len(entries) > 0 {
+			return entries, err
 		}
-		ready, following, err := r.lane(lane, now, max)
+	}
+	for i := 0; i < len(envelope.LaneOrder); i++ {
+		ready, following, err := r.lane(envelope.LaneOrder[i], now, min(max, maxRun-r.run))
 		if err != nil || len(ready) > 0 {
+			r.run, r.last = r.run+len(ready), i
 			return ready, err
 		}
 		if following == nil {
-			return nil, nil
+			break
 		}
 		// The lanes between are empty.
 		for envelope.LaneOrder[i+1] != *following {
 			i++
 		}
 	}
+	r.run = 0
 	return nil, nil
+}
+
+// lessUrgent returns one entry of the least urgent lane that waits behind the
+// last one; where several wait, of each in its turn, or the middle ones would
+// starve.
+func (r *reader) lessUrgent(now time.Time) ([]envelope.InboxEntry, error) {
+	for range len(envelope.LaneOrder) - 1 - r.last {
+		if r.turn--; r.turn <= r.last {
+			r.turn = len(envelope.LaneOrder) - 1
+		}
+		ready, _, err := r.lane(envelope.LaneOrder[r.turn], now, 1)
+		if err != nil || len(ready) > 0 {
+			return ready, err
+		}
+	}
+	return nil, nil
+}
+
+// again has lanes read again in which something was passed by that may be sent
+// by now.
+func (r *reader) again(now time.Time) {
+	for lane, hour := range r.early {
+		if !now.Before(hour) {
+			delete(r.early, lane)
+			r.passed[lane] = 0
+		}
+	}
+	r.due = len(r.held) > 0 && now.Before(r.looked.Add(heldPause))
+	if len(r.held) == 0 || r.due {
+		return
+	}
+	r.looked = now
+	for lane, sequence := range r.held {
+		r.passed[lane] = min(r.passed[lane], sequence-1)
+	}
+	clear(r.held)
 }
 
 // lane returns what can be sent of one lane, or the next lane that holds
@@ -75,9 +134,15 @@ func (r *reader) lane(lane envelope.Lane, now time.Time, max int) (ready []envel
 			if r.window.holds(entry.ID) {
 				continue
 			}
+			if entry.Held {
+				if _, ok := r.held[lane]; !ok {
+					r.held[lane] = entry.Sequence
+				}
+				continue
+			}
 			if entry.NotBefore.After(now) {
-				if hour, ok := r.held[lane]; !ok || entry.NotBefore.Before(hour) {
-					r.held[lane] = entry.NotBefore
+				if hour, ok := r.early[lane]; !ok || entry.NotBefore.Before(hour) {
+					r.early[lane] = entry.NotBefore
 				}
 				continue
 			}
@@ -108,10 +173,13 @@ func (r *reader) after(lane envelope.Lane) envelope.Position {
 }
 
 // hour is the earliest time at which an entry that was passed by may be sent;
-// zero where none is.
+// zero where none is known.
 func (r *reader) hour() time.Time {
 	var earliest time.Time
-	for _, hour := range r.held {
+	if r.due {
+		earliest = r.looked.Add(heldPause)
+	}
+	for _, hour := range r.early {
 		if earliest.IsZero() || hour.Before(earliest) {
 			earliest = hour
 		}

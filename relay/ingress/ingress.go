@@ -6,17 +6,21 @@
 //   - An envelope is accepted whole or not at all. Every rule is checked before
 //     the first byte is taken, all problems are named at once, and the receipt
 //     is sent only after the spool's commit, which is durable.
+//   - Where another relay can be used, the receipt waits for the second copy, a
+//     bounded time (copies.go); it states the copies of the moment it is sent.
 //   - A repeat gets the original receipt, whatever changed since in the
-//     directory, as long as the caller may still speak for the sender.
+//     directory, the quota or the disk, as long as the caller may still speak for
+//     the sender.
 //   - A stream that is cut leaves nothing accepted; calling again resumes.
-//   - Receive sends what waits, urgent lanes first, and again on every new call
-//     until it is confirmed. An envelope sent twice is possible, one left out
-//     is not.
+//   - Receive sends what waits, urgent lanes first but none of them for ever, and
+//     again on every new call until it is confirmed. An envelope sent twice is
+//     possible, one left out is not, but for those that an operator holds.
 //   - A stream ends when the caller loses its right or the agency its home
 //     here, at the next change of the directory, not at the next call.
 //   - Memory per stream is bounded by one page of the inbox, the window of
 //     unconfirmed ids and one chunk of content; that of all submits of a caller
-//     by RoomPerCaller.
+//     by RoomPerCaller. What one agency may send and leave lying is bounded too
+//     (limits.go), and who says nothing for a while is let go.
 //
 // It does not promise an order between envelopes of one lane across relays, and
 // it keeps no state of its own: what must survive is in the spool.
@@ -103,19 +107,19 @@ type Ledger interface {
 	Track(ctx context.Context, agency routing.AgencyCode, req *exchangev1.TrackRequest) (*exchangev1.TrackResponse, error)
 }
 
-// Limits bound what one call may ask for. Zero fields take the defaults.
-type Limits struct {
-	// Header holds the limits of the wire contract.
-	Header envelope.Limits
-	// Lifetime is how long an envelope lives whose sender names no end;
-	// default 30 days.
-	Lifetime time.Duration
-	// StreamsPerAgency is how many Receive streams one agency may hold at one
-	// relay; default 16.
-	StreamsPerAgency int
-	// RoomPerCaller is how many bytes the open submits of one caller may hold in
-	// memory; default 64 MiB.
-	RoomPerCaller int64
+// Copies tells of the relays that hold an envelope.
+type Copies interface {
+	// CopiesChanged is closed when one more is known to hold it, and now and then
+	// for nothing; take it before Record.
+	CopiesChanged(id envelope.ID) <-chan struct{}
+}
+
+// Usage counts what lies here, as of now.
+type Usage interface {
+	// Usage is what was accepted here from the sender and has not ended.
+	Usage(sender routing.AgencyCode) (envelopes, bytes int64, err error)
+	// Waiting is how many entries the inbox of an agency has here.
+	Waiting(agency routing.AgencyCode) (int64, error)
 }
 
 // Config is all that the service needs.
@@ -128,6 +132,8 @@ type Config struct {
 
 	Spool     Spool
 	Inboxes   Inboxes
+	Copies    Copies
+	Usage     Usage
 	Directory Directory
 	Peers     Peers
 	Ledger    Ledger
@@ -135,6 +141,17 @@ type Config struct {
 	// Accepting refuses new envelopes while it returns an error; nil: always
 	// accepting.
 	Accepting func() error
+	// Usable reports whether a relay is reached directly and takes envelopes,
+	// and the round trip to it; nil: none is.
+	Usable func(relay routing.RelayID) (roundTrip time.Duration, ok bool)
+	// CopyWait is how long a receipt waits for the second copy; 0: 5 s.
+	CopyWait time.Duration
+	// Queued is about how many envelopes wait to be handed on to a relay; nil:
+	// queues are not limited.
+	Queued func(relay routing.RelayID) int64
+	// Ending is closed when the relay stops: who waits then is answered. Nil: it
+	// does not stop before its calls.
+	Ending <-chan struct{}
 	// Caller finds the verified identity of a call; nil: that of the
 	// connection.
 	Caller func(context.Context) (tls.Identity, bool)
@@ -152,6 +169,9 @@ type Service struct {
 	config  Config
 	streams *streams
 	rooms   *rooms
+	submits *limiters // submits begun, by sender
+	bytes   *limiters // bytes of content, by sender
+	pledges *pledges
 	metrics *metrics
 }
 
@@ -159,13 +179,11 @@ var _ exchangev1.ExchangeServiceServer = (*Service)(nil)
 
 // The sizes that the wire contract fixes.
 const (
-	maxChunk            = 1 << 20
-	maxInline           = 256 << 10
-	maxUnconfirmed      = 10_000
-	defaultUnconfirmed  = 256
-	maxConfirm          = 1_000
-	defaultAgencyStream = 16
-	defaultRoom         = 64 << 20
+	maxChunk           = 1 << 20
+	maxInline          = 256 << 10
+	maxUnconfirmed     = 10_000
+	defaultUnconfirmed = 256
+	maxConfirm         = 1_000
 )
 
 // New checks the configuration; nothing runs until a call comes in.
@@ -176,6 +194,7 @@ func New(c Config) (*Service, error) {
 		set  bool
 	}{
 		{"Self", c.Self != ""}, {"Spool", c.Spool != nil}, {"Inboxes", c.Inboxes != nil},
+		{"Copies", c.Copies != nil}, {"Usage", c.Usage != nil},
 		{"Directory", c.Directory != nil}, {"Peers", c.Peers != nil}, {"Ledger", c.Ledger != nil},
 	} {
 		if !need.set {
@@ -185,17 +204,20 @@ func New(c Config) (*Service, error) {
 	if missing != nil {
 		return nil, missing
 	}
-	if c.Limits.Lifetime < 0 || c.Limits.StreamsPerAgency < 0 || c.Limits.RoomPerCaller < 0 {
-		return nil, fmt.Errorf("ingress: limits must not be negative")
+	if err := c.Limits.complete(); err != nil {
+		return nil, fmt.Errorf("ingress: %w", err)
 	}
-	if c.Limits.Lifetime == 0 {
-		c.Limits.Lifetime = envelope.DefaultLifetime
+	if c.CopyWait < 0 {
+		return nil, errors.New("ingress: CopyWait must not be negative")
 	}
-	if c.Limits.StreamsPerAgency == 0 {
-		c.Limits.StreamsPerAgency = defaultAgencyStream
+	if c.CopyWait == 0 {
+		c.CopyWait = defaultCopyWait
 	}
-	if c.Limits.RoomPerCaller == 0 {
-		c.Limits.RoomPerCaller = defaultRoom
+	if c.Usable == nil {
+		c.Usable = func(routing.RelayID) (time.Duration, bool) { return 0, false }
+	}
+	if c.Queued == nil {
+		c.Queued = func(routing.RelayID) int64 { return 0 }
 	}
 	if c.Accepting == nil {
 		c.Accepting = func() error { return nil }
@@ -219,7 +241,10 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ingress: %w", err)
 	}
+	l := &c.Limits
 	return &Service{
-		config: c, streams: newStreams(c.Limits.StreamsPerAgency), rooms: newRooms(c.Limits.RoomPerCaller), metrics: m,
+		config: c, streams: newStreams(l.StreamsPerAgency), rooms: newRooms(l.RoomPerCaller),
+		submits: newLimiters(l.Rate, l.Burst), bytes: newLimiters(float64(l.ByteRate), int(max(l.ByteRate, maxChunk))),
+		pledges: newPledges(), metrics: m,
 	}, nil
 }

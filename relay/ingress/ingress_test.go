@@ -104,12 +104,15 @@ func newMesh(t *testing.T, limits ingress.Limits) *mesh {
 }
 
 // newMeshWithoutNetwork is bac alone, by the time of the test's bubble.
-func newMeshWithoutNetwork(t *testing.T) *mesh {
+func newMeshWithoutNetwork(t *testing.T, adjust ...func(*ingress.Config)) *mesh {
 	t.Helper()
 	m := newDirectory(t)
 	n := &node{spool: newMemory("bac", time.Now)}
 	c := m.config("bac", n, ingress.Limits{})
 	c.Clock = time.Now
+	for _, change := range adjust {
+		change(&c)
+	}
 	var err error
 	if n.service, err = ingress.New(c); err != nil {
 		t.Fatal(err)
@@ -259,9 +262,10 @@ func (p proxySide) ProxyConfirm(ctx context.Context, r *relayv1.ProxyConfirmRequ
 func (m *mesh) config(id routing.RelayID, n *node, limits ingress.Limits) ingress.Config {
 	return ingress.Config{
 		Self: id, Region: string(id), Address: string(id) + ":7400", TrustDomain: "truc.test",
-		Spool: n.spool, Inboxes: n.spool, Directory: m.directory, Peers: peersOf{m, id}, Ledger: noLedger{},
+		Spool: n.spool, Inboxes: n.spool, Copies: n.spool, Usage: n.spool, Directory: m.directory, Peers: peersOf{m, id}, Ledger: noLedger{},
 		Accepting: func() error { return n.accepting },
 		Caller:    caller, Limits: limits, Clock: m.clock.Now,
+		CopyWait: time.Millisecond, // nobody makes one, but in tests of it
 	}
 }
 

@@ -30,6 +30,12 @@ type memory struct {
 	settled   []envelope.Settlement
 	asked     int // settlements asked for
 	sequence  uint64
+	// copies is closed when one is made.
+	copies chan struct{}
+	// holdNew has what arrives be held.
+	holdNew bool
+	// ended envelopes count for no sender any more.
+	ended map[envelope.ID]bool
 	// failCommit, where set, is what every commit answers.
 	failCommit error
 	// damaged content, and lost records, cannot be read.
@@ -39,6 +45,8 @@ type memory struct {
 var (
 	_ ingress.Spool   = (*memory)(nil)
 	_ ingress.Inboxes = (*memory)(nil)
+	_ ingress.Copies  = (*memory)(nil)
+	_ ingress.Usage   = (*memory)(nil)
 )
 
 func newMemory(self routing.RelayID, clock func() time.Time) *memory {
@@ -47,6 +55,7 @@ func newMemory(self routing.RelayID, clock func() time.Time) *memory {
 		records: map[envelope.ID]*envelope.Record{}, content: map[envelope.ID][][]byte{},
 		partial: map[envelope.ID][][]byte{}, documents: map[[2]string]envelope.ID{},
 		inboxes: map[routing.AgencyCode][]envelope.InboxEntry{}, changed: map[routing.AgencyCode]chan struct{}{},
+		copies: make(chan struct{}), ended: map[envelope.ID]bool{},
 	}
 }
 
@@ -117,12 +126,9 @@ func (in *incoming) Commit(context.Context) (*envelope.Record, error) {
 		in.sequence++
 		in.inboxes[agency] = append(in.inboxes[agency], envelope.InboxEntry{
 			ID: c.ID, Agency: agency, Sequence: in.sequence, Lane: c.Lane,
-			ArrivedAt: in.clock(), NotBefore: c.NotBefore, Size: c.Size(),
+			ArrivedAt: in.clock(), NotBefore: c.NotBefore, Size: c.Size(), Held: in.holdNew,
 		})
-		if ch := in.changed[agency]; ch != nil {
-			close(ch)
-			delete(in.changed, agency)
-		}
+		in.wake(agency)
 	}
 	for _, onward := range c.Onward {
 		for _, agency := range onward.Agencies {
@@ -204,6 +210,75 @@ func (m *memory) InboxChanged(agency routing.AgencyCode) <-chan struct{} {
 		m.changed[agency] = make(chan struct{})
 	}
 	return m.changed[agency]
+}
+
+func (m *memory) CopiesChanged(envelope.ID) <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.copies
+}
+
+// copied makes the envelope known to be at another relay too.
+func (m *memory) copied(id envelope.ID, holder routing.RelayID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	record := *m.records[id]
+	record.Copies++
+	record.Holders = append(slices.Clone(record.Holders), holder)
+	m.records[id] = &record
+	close(m.copies)
+	m.copies = make(chan struct{})
+}
+
+// end settles all deliveries of an envelope.
+func (m *memory) end(id envelope.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	record := *m.records[id]
+	record.Deliveries = slices.Clone(record.Deliveries)
+	for i := range record.Deliveries {
+		record.Deliveries[i].Transport = exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
+	}
+	m.records[id], m.ended[id] = &record, true
+}
+
+func (m *memory) Usage(sender routing.AgencyCode) (envelopes, bytes int64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, r := range m.records {
+		if r.FromSender && r.Sender == sender && !m.ended[id] {
+			envelopes, bytes = envelopes+1, bytes+int64(r.Size())
+		}
+	}
+	return envelopes, bytes, nil
+}
+
+func (m *memory) Waiting(agency routing.AgencyCode) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int64(len(m.inboxes[agency])), nil
+}
+
+// hold has an envelope wait in its inboxes, or go on.
+func (m *memory) hold(id envelope.ID, held bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for agency, entries := range m.inboxes {
+		for i := range entries {
+			if entries[i].ID == id {
+				entries[i].Held = held
+				m.wake(agency)
+			}
+		}
+	}
+}
+
+// wake is called with mu held.
+func (m *memory) wake(agency routing.AgencyCode) {
+	if ch := m.changed[agency]; ch != nil {
+		close(ch)
+		delete(m.changed, agency)
+	}
 }
 
 // empty reports whether nothing was accepted.

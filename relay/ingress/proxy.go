@@ -43,7 +43,7 @@ func named[R inboxRequest](req R, code string) R {
 
 func (s *Service) receiveFromHome(ctx context.Context, home routing.RelayID, req *exchangev1.ReceiveRequest, send func(*exchangev1.ReceiveResponse) error) error {
 	defer s.metrics.openStream(ctx, s.metrics.proxied)()
-	peer, err := s.config.Peers.Peer(home)
+	peer, err := s.home(home)
 	if err != nil {
 		return fmt.Errorf("receive from home %s: %w", home, err)
 	}
@@ -68,7 +68,7 @@ func (s *Service) receiveFromHome(ctx context.Context, home routing.RelayID, req
 func (s *Service) fetchFromHome(ctx context.Context, home routing.RelayID, req *exchangev1.FetchRequest, send func(*exchangev1.FetchResponse) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	peer, err := s.config.Peers.Peer(home)
+	peer, err := s.home(home)
 	if err != nil {
 		return fmt.Errorf("fetch from home %s: %w", home, err)
 	}
@@ -91,7 +91,7 @@ func (s *Service) fetchFromHome(ctx context.Context, home routing.RelayID, req *
 }
 
 func (s *Service) confirmAtHome(ctx context.Context, home routing.RelayID, req *exchangev1.ConfirmRequest) (*exchangev1.ConfirmResponse, error) {
-	peer, err := s.config.Peers.Peer(home)
+	peer, err := s.home(home)
 	if err != nil {
 		return nil, fmt.Errorf("confirm at home %s: %w", home, err)
 	}
@@ -100,6 +100,16 @@ func (s *Service) confirmAtHome(ctx context.Context, home routing.RelayID, req *
 		return nil, fromHome(ctx, home, err)
 	}
 	return answer.GetResponse(), nil
+}
+
+// home is the connection to a home relay; a relay that was taken out of the mesh
+// has none, because its peers do not hear it.
+func (s *Service) home(relay routing.RelayID) (relayv1.PeerServiceClient, error) {
+	if own, ok := s.config.Directory.View().Relay(s.config.Self); ok && isGone(own) {
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING,
+			"relay %s was taken out of the mesh; use another relay", s.config.Self)
+	}
+	return s.config.Peers.Peer(relay)
 }
 
 // fromHome makes an error of the home relay one that the agency can act on.

@@ -34,13 +34,15 @@ func (s *Service) Submit(stream submitStream) error {
 	}
 	s.metrics.accepted.Add(stream.Context(), 1, outcome)
 	s.metrics.receipt.Record(stream.Context(), s.config.Clock().Sub(began).Seconds(), outcome)
+	s.metrics.answered(stream.Context(), answer.GetReceipt().GetCopies())
 	return stream.Send(&exchangev1.SubmitResponse{Message: &exchangev1.SubmitResponse_Accepted{Accepted: answer}})
 }
 
 // submission is one submit whose first message came in.
 type submission struct {
-	stream submitStream
-	eager  bool
+	stream   submitStream
+	messages *messages
+	eager    bool
 	// header is let go before the transfer: it takes a multiple of canonical.
 	header *exchangev1.Header
 	// senderCode is the sender as the header writes it.
@@ -52,87 +54,115 @@ type submission struct {
 	log        *slog.Logger
 }
 
-// submit finds out who hands over what, and then whether it is accepted.
+// submit finds out who hands over what, then whether it is accepted, and then
+// waits for the second copy. Nothing of the envelope is in memory by then, and
+// the call has no goroutine but its own.
 func (s *Service) submit(stream submitStream) (*exchangev1.SubmitAccepted, error) {
 	ctx := stream.Context()
-	if err := s.config.Accepting(); err != nil {
-		return nil, err
-	}
-	start, err := receiveStart(stream)
+	messages := readMessages(stream, s.config.Limits.Idle)
+	defer messages.stop()
+	start, err := receiveStart(messages)
 	if err != nil {
 		return nil, err
 	}
 	sub := submission{
-		stream: stream, eager: start.GetEager(), header: start.GetHeader(),
+		stream: stream, messages: messages, eager: start.GetEager(), header: start.GetHeader(),
 		senderCode: start.GetHeader().GetSender().GetCode(), lane: envelope.LaneOf(start.GetHeader()),
 	}
 	start.Header = nil
 	if sub.sender, err = s.sender(ctx, s.config.Directory.View(), sub.senderCode); err != nil {
 		return nil, err
 	}
+	if err := s.refuseHasty(sub.sender); err != nil {
+		return nil, err
+	}
 	if sub.id, sub.canonical, err = envelope.HeaderID(sub.header); err != nil {
 		return nil, refuseField(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "header", "%v", err)
 	}
-	leave, err := s.takeRoom(ctx, &sub)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	ctx, span := s.span(continueTrace(ctx, start.GetTraceparent(), start.GetTracestate()), "accept", sub.id)
 	defer span.End()
 	sub.log = s.log(ctx, sub.id).With("sender", string(sub.sender))
 
-	answer, err := s.accept(ctx, &sub)
+	answer, alone, err := s.takeCustody(ctx, &sub)
 	if err != nil {
 		span.SetStatus(codes.Error, reasonOf(err))
 		sub.log.Info("envelope not accepted", "reason", reasonOf(err), "fields", fieldsOf(err))
 		return nil, err
 	}
+	if alone {
+		answer.Receipt = s.awaitCopy(ctx, &sub, answer.GetReceipt())
+	}
 	sub.log.Info("envelope accepted", "recipients", answer.GetReceipt().GetRecipients(),
-		"bytes", answer.GetReceipt().GetContentSize(), "lane", sub.lane, "repeat", answer.GetRepeat())
+		"bytes", answer.GetReceipt().GetContentSize(), "lane", sub.lane, "repeat", answer.GetRepeat(),
+		"copies", answer.GetReceipt().GetCopies())
 	return answer, nil
 }
 
+// takeCustody accepts within the memory that the caller has left, and reports
+// whether this relay alone is known to have the envelope and it matters still.
+func (s *Service) takeCustody(ctx context.Context, sub *submission) (_ *exchangev1.SubmitAccepted, alone bool, err error) {
+	leave, err := s.takeRoom(ctx, sub)
+	if err != nil {
+		return nil, false, err
+	}
+	defer leave()
+	record, repeat, warnings, err := s.accept(ctx, sub)
+	sub.messages.stop()
+	sub.header, sub.canonical = nil, nil
+	if err != nil {
+		return nil, false, err
+	}
+	// What is durable. A repeat gets the receipt of the first time; only its
+	// number of copies is that of now.
+	return &exchangev1.SubmitAccepted{Receipt: record.Receipt(s.config.Self), Repeat: repeat, Warnings: warnings}, isAlone(record), nil
+}
+
 // accept is step 2 of DESIGN §6, once the caller is known to speak for the
-// sender: is the header sound, was it accepted before, may it be sent, to whom,
-// over which relays; only then bytes are taken, and only after the commit there
-// is a receipt.
-func (s *Service) accept(ctx context.Context, sub *submission) (*exchangev1.SubmitAccepted, error) {
+// sender: is the header sound, was it accepted before, are envelopes accepted,
+// may it be sent, to whom, over which relays, is there room for it; only then
+// bytes are taken, and only after the commit there is a record to show.
+func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Record, repeat bool, _ []*exchangev1.Warning, _ error) {
 	problems, warnings := envelope.Check(sub.header, s.config.Limits.Header)
 	if len(problems) == 0 {
-		// Before anything that the directory or the clock decides: a repeat is
-		// answered with the original receipt even if a recipient was suspended,
-		// or the document expired, since.
+		// Before anything that the directory, the clock, or what lies here
+		// decides: a repeat is answered with the original receipt even if a
+		// recipient was suspended, the document expired, or the relay drains,
+		// since.
 		if record, ok, err := s.accepted(sub.id); err != nil || ok {
-			return s.answer(record, true, warnings), err
+			return record, ok, warnings, err
 		}
+	}
+	if err := s.config.Accepting(); err != nil {
+		return nil, false, nil, err
 	}
 	custody, err := s.plan(ctx, sub, problems)
 	if err != nil {
-		return nil, err
+		return nil, false, nil, err
 	}
 	sub.header = nil
 	incoming, err := s.config.Spool.Begin(ctx, custody)
 	if err != nil {
-		return nil, err
+		return nil, false, nil, err
 	}
 	defer s.release(sub, incoming)
 	if record, ok := incoming.Repeat(); ok {
-		return s.answer(record, true, warnings), nil
+		return record, true, warnings, nil
 	}
+	redeem, err := s.pledge(sub.sender, custody.Size())
+	if err != nil {
+		return nil, false, nil, err
+	}
+	defer redeem()
 	if err := s.transfer(ctx, sub, custody.Parts, incoming); err != nil {
-		return nil, err
+		return nil, false, nil, err
 	}
 	// The transfer of a large file takes minutes, in which the sender may have
 	// been suspended.
 	if _, err := s.sender(ctx, s.config.Directory.View(), sub.senderCode); err != nil {
-		return nil, err
+		return nil, false, nil, err
 	}
 	record, err := incoming.Commit(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.answer(record, false, warnings), nil
+	return record, false, warnings, err
 }
 
 // release lets go of a transfer. What was accepted is durable by then, and
@@ -144,8 +174,8 @@ func (s *Service) release(sub *submission, incoming Incoming) {
 }
 
 // receiveStart reads the first message.
-func receiveStart(stream submitStream) (*exchangev1.SubmitStart, error) {
-	first, err := stream.Recv()
+func receiveStart(messages *messages) (*exchangev1.SubmitStart, error) {
+	first, err := messages.next()
 	if err != nil {
 		return nil, cut(err)
 	}
@@ -181,15 +211,6 @@ func (s *Service) accepted(id envelope.ID) (*envelope.Record, bool, error) {
 	return record, record.FromSender, nil
 }
 
-// answer states what is durable. A repeat gets the receipt of the first time;
-// only its number of copies is that of now.
-func (s *Service) answer(record *envelope.Record, repeat bool, warnings []*exchangev1.Warning) *exchangev1.SubmitAccepted {
-	if record == nil {
-		return nil
-	}
-	return &exchangev1.SubmitAccepted{Receipt: record.Receipt(s.config.Self), Repeat: repeat, Warnings: warnings}
-}
-
 // plan decides what this relay takes on: who gets it, and by way of which relay.
 // Problems are those found in the header alone; with what is wrong with its
 // time and its recipients they are refused together.
@@ -210,11 +231,14 @@ func (s *Service) plan(ctx context.Context, sub *submission, problems []envelope
 	if err != nil {
 		return nil, err
 	}
+	if err := s.refuseFull(inboxes, onward); err != nil {
+		return nil, err
+	}
 	parent, state := traceOf(ctx)
 	return envelope.NewCustody(header, sub.canonical, envelope.Acceptance{
 		Sender: sub.sender, Ingress: s.config.Self, AcceptedAt: now, ExpiresAt: expires,
 		TraceParent: parent, TraceState: state, FromSender: true,
-		Inboxes: inboxes, Onward: onward,
+		Inboxes: inboxes, Onward: s.withCopy(view, recipients, onward),
 	})
 }
 

@@ -23,15 +23,18 @@ type metrics struct {
 	receipt  metric.Float64Histogram
 	bytes    metric.Int64Counter
 	streams  metric.Int64UpDownCounter
+	receipts metric.Int64Counter
+	copyWait metric.Float64Histogram
 
 	fresh, repeat      metric.MeasurementOption
 	received, sent     metric.MeasurementOption
 	receiving, proxied metric.MeasurementOption
+	single, several    metric.MeasurementOption
 }
 
 func newMetrics(meter metric.Meter) (*metrics, error) {
 	var m metrics
-	var errs [5]error
+	var errs [7]error
 	m.accepted, errs[0] = meter.Int64Counter("truc.ingress.accepted",
 		metric.WithUnit("{envelope}"), metric.WithDescription("Envelopes answered with a receipt."))
 	m.refused, errs[1] = meter.Int64Counter("truc.ingress.refused",
@@ -43,13 +46,28 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 		metric.WithUnit("By"), metric.WithDescription("Content taken from and sent to agencies."))
 	m.streams, errs[4] = meter.Int64UpDownCounter("truc.ingress.streams",
 		metric.WithUnit("{stream}"), metric.WithDescription("Receive streams open: own inboxes, and those passed on to the home relay."))
+	m.receipts, errs[5] = meter.Int64Counter("truc.ingress.receipts",
+		metric.WithUnit("{receipt}"), metric.WithDescription("Receipts by the number of relays that were known to hold the envelope."))
+	m.copyWait, errs[6] = meter.Float64Histogram("truc.ingress.copy.wait",
+		metric.WithUnit("s"), metric.WithDescription("How long receipts waited for the second copy; those that did not wait are not counted."),
+		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
 	option := func(key, value string) metric.MeasurementOption {
 		return metric.WithAttributeSet(attribute.NewSet(attribute.String(key, value)))
 	}
 	m.fresh, m.repeat = option("outcome", "accepted"), option("outcome", "repeat")
 	m.received, m.sent = option("direction", "in"), option("direction", "out")
 	m.receiving, m.proxied = option("inbox", "home"), option("inbox", "elsewhere")
+	m.single, m.several = option("copies", "1"), option("copies", "2+")
 	return &m, errors.Join(errs[:]...)
+}
+
+// answered counts a receipt by the copies that it states.
+func (m *metrics) answered(ctx context.Context, copies uint32) {
+	option := m.single
+	if copies >= 2 {
+		option = m.several
+	}
+	m.receipts.Add(ctx, 1, option)
 }
 
 // refusal counts a call that failed, by the reason in its error.

@@ -24,7 +24,7 @@ func (s *Service) transfer(ctx context.Context, sub *submission, parts []envelop
 		return cut(err)
 	}
 	for {
-		message, err := sub.stream.Recv()
+		message, err := sub.messages.next()
 		if err != nil {
 			return cut(err)
 		}
@@ -36,6 +36,9 @@ func (s *Service) transfer(ctx context.Context, sub *submission, parts []envelop
 				return err
 			}
 			part, offset, data := m.Chunk.GetPart(), m.Chunk.GetOffset(), m.Chunk.GetData()
+			if err := s.pace(ctx, sub.sender, len(data)); err != nil {
+				return err
+			}
 			next[part] += uint64(len(data))
 			s.metrics.bytes.Add(ctx, int64(len(data)), s.metrics.received)
 			if offset < have[part] {
