@@ -38,6 +38,7 @@ import (
 
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/forward"
+	"github.com/truclienthong/truc/relay/ingress"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
@@ -85,6 +86,11 @@ type Config struct {
 	Limits envelope.Limits
 	// Lifetime of an envelope whose sender names no end; 30 days.
 	Lifetime time.Duration
+	// Ingress bounds what each sending agency may do; zero fields take its
+	// defaults, and those that have a field here are taken from there.
+	Ingress ingress.Limits
+	// CopyWait is how long a receipt waits for the second copy; 5 s.
+	CopyWait time.Duration
 	// StreamsPerAgency is how many Receive streams one agency may hold here; 16.
 	StreamsPerAgency int
 	// CallsPerAgency is how many calls one agency may have open here; 256. A
@@ -110,6 +116,7 @@ type Relay struct {
 	state     *state
 	calls     *openCalls
 	finite    *finiteCalls
+	levels    levels
 	startedAt time.Time
 }
 
@@ -140,7 +147,7 @@ func (c *Config) complete() error {
 			problems = append(problems, fmt.Errorf("%s is missing", need.name))
 		}
 	}
-	if c.Lifetime < 0 || c.StopTimeout < 0 || c.StreamsPerAgency < 0 || c.CallsPerAgency < 0 {
+	if c.Lifetime < 0 || c.StopTimeout < 0 || c.CopyWait < 0 || c.StreamsPerAgency < 0 || c.CallsPerAgency < 0 {
 		problems = append(problems, errors.New("limits and times must not be negative"))
 	}
 	if len(problems) > 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/truclienthong/truc/relay/ingress"
 	"github.com/truclienthong/truc/relay/ledger"
 	"github.com/truclienthong/truc/relay/spool"
+	"github.com/truclienthong/truc/routing"
 )
 
 // parts is the relay once its spool is open.
@@ -94,6 +95,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	})
 	r.state.enter(serving, nil)
 	start(&working, "directory", func() error { r.follow(partsCtx, parts); return nil })
+	start(&working, "space", func() error { r.watchSpace(partsCtx, parts.spool); return nil })
 	start(&working, "register", func() error { r.register(partsCtx); return nil })
 	r.config.Logger.Info("relay serves", "address", r.config.Address, "region", r.config.Region)
 
@@ -144,7 +146,8 @@ func (r *Relay) open() (_ *parts, err error) {
 			err = errors.Join(err, p.spool.Close())
 		}
 	}()
-	store := store{p.spool}
+	_ = r.look(p.spool) // before the first envelope; watchSpace looks again, and tells of errors
+	store := store{Spool: p.spool, levels: &r.levels}
 
 	if p.ledger, err = ledger.New(ledger.Config{
 		Self: c.ID, Spool: store, Directory: c.Directory, Peers: p.peers,
@@ -154,21 +157,23 @@ func (r *Relay) open() (_ *parts, err error) {
 	}
 	f := c.Forward
 	f.Self, f.Directory, f.Peers, f.Reports = c.ID, c.Directory, p.peers, p.ledger
-	f.Queues, f.Inboxes, f.Holdings, f.Facts, f.Begin = store, store, store, store, store.beginForward
+	f.Queues, f.Inboxes, f.Holdings, f.Facts, f.Begin = store, store, store, store, store.beginForward(func(inboxes []routing.AgencyCode) error { return p.ingress.InboxRoom(inboxes) })
 	f.Accepting, f.Clock, f.Logger, f.Meter, f.Tracer = r.accepting, c.Clock, c.Logger, meter, tracer
 	if p.forward, err = forward.New(f); err != nil {
 		return nil, err
 	}
+	limits := c.Ingress
+	limits.Header, limits.Lifetime, limits.StreamsPerAgency = c.Limits, c.Lifetime, c.StreamsPerAgency
 	if p.ingress, err = ingress.New(ingress.Config{
 		Self: c.ID, Region: c.Region, Address: c.Address, TrustDomain: c.Endpoint.Identity().TrustDomain,
-		Spool: store, Inboxes: store, Directory: c.Directory, Ledger: p.ledger,
+		Spool: store, Inboxes: store, Copies: store, Usage: store, Directory: c.Directory, Ledger: p.ledger,
 		Peers: struct {
 			*peers
 			reach
 		}{p.peers, p.forward},
-		Accepting: r.accepting,
-		Limits:    ingress.Limits{Header: c.Limits, Lifetime: c.Lifetime, StreamsPerAgency: c.StreamsPerAgency},
-		Clock:     c.Clock, Logger: c.Logger, Meter: meter, Tracer: tracer,
+		Accepting: r.accepting, Usable: p.forward.Usable, CopyWait: c.CopyWait, Queued: r.levels.queued,
+		Ending: r.state.ending.Done(), Limits: limits,
+		Clock: c.Clock, Logger: c.Logger, Meter: meter, Tracer: tracer,
 	}); err != nil {
 		return nil, err
 	}

@@ -56,6 +56,14 @@ func (s *state) enter(p phase, failure error) {
 	s.changed = make(chan struct{})
 }
 
+// announce wakes those who watch: something else that they ask about has changed.
+func (s *state) announce() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
 // watch returns a channel that is closed at the next change.
 func (s *state) watch() <-chan struct{} {
 	s.mu.Lock()
@@ -71,6 +79,17 @@ func (s *state) get() (phase, error) {
 
 // unready lists why no envelope is accepted here just now; empty: they are.
 func (r *Relay) unready(view routing.View) []string {
+	reasons := r.outOfService(view)
+	if why := r.levels.diskLow(); why != "" {
+		reasons = append(reasons, why)
+	}
+	return reasons
+}
+
+// outOfService lists why this relay takes no envelopes that other relays could
+// take instead. In each of these states it hands on what it has, and answers
+// Track.
+func (r *Relay) outOfService(view routing.View) []string {
 	var reasons []string
 	switch phase, failure := r.state.get(); phase {
 	case starting:
@@ -97,9 +116,12 @@ func (r *Relay) unready(view routing.View) []string {
 // accepting refuses new envelopes, from agencies and from relays, while this
 // relay is not ready.
 func (r *Relay) accepting() error {
-	if reasons := r.unready(r.config.Directory.View()); len(reasons) > 0 {
+	if reasons := r.outOfService(r.config.Directory.View()); len(reasons) > 0 {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING,
 			"relay %s takes no envelopes (%s); use another relay", r.config.ID, reasons[0])
+	}
+	if why := r.levels.diskLow(); why != "" {
+		return diskFull("relay %s takes no envelopes (%s); use another relay, or try again later", r.config.ID, why)
 	}
 	return nil
 }

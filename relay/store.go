@@ -11,15 +11,21 @@ import (
 	"github.com/truclienthong/truc/relay/ingress"
 	"github.com/truclienthong/truc/relay/ledger"
 	"github.com/truclienthong/truc/relay/spool"
+	"github.com/truclienthong/truc/routing"
 )
 
 // store is the spool as the other parts see it: its errors are refusals, which
 // is what they and the wire understand.
-type store struct{ *spool.Spool }
+type store struct {
+	*spool.Spool
+	levels *levels
+}
 
 var (
 	_ ingress.Spool    = store{}
 	_ ingress.Inboxes  = store{}
+	_ ingress.Copies   = store{}
+	_ ingress.Usage    = store{}
 	_ ledger.Spool     = store{}
 	_ forward.Holdings = store{}
 	_ forward.Queues   = store{}
@@ -36,18 +42,29 @@ func (s store) Begin(ctx context.Context, c *envelope.Custody) (ingress.Incoming
 	return in, nil
 }
 
-// beginForward opens a transfer for forward.
-func (s store) beginForward(ctx context.Context, c *envelope.Custody) (forward.Incoming, error) {
-	in, err := s.begin(ctx, c)
-	if err != nil {
-		return nil, err
+// beginForward opens a transfer for forward; room refuses it while an inbox that
+// it goes to has none.
+func (s store) beginForward(room func([]routing.AgencyCode) error) func(context.Context, *envelope.Custody) (forward.Incoming, error) {
+	return func(ctx context.Context, c *envelope.Custody) (forward.Incoming, error) {
+		in, err := s.begin(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := in.Repeat(); !ok {
+			if err := room(c.Inboxes); err != nil {
+				return nil, errors.Join(err, in.Close())
+			}
+		}
+		return in, nil
 	}
-	return in, nil
 }
 
-func (s store) begin(ctx context.Context, c *envelope.Custody) (*spool.Incoming, error) {
+func (s store) begin(ctx context.Context, c *envelope.Custody) (*filling, error) {
 	in, err := s.Spool.Begin(ctx, c)
-	return in, refusalOf(err)
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	return &filling{Incoming: in, levels: s.levels}, nil
 }
 
 func (s store) Record(id envelope.ID) (*envelope.Record, error) {
