@@ -1,0 +1,260 @@
+package keeper
+
+import (
+	"context"
+	"time"
+
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/routing"
+)
+
+const (
+	// mostCopies is how many copies may be on their way because of the keeper at
+	// once, so that an outage is no storm.
+	mostCopies = 64
+	// large is the size in bytes from which an envelope that is on its way gets
+	// longTransfer before it is copied to another relay as well.
+	large        = 64 << 20
+	longTransfer = time.Minute
+	// copyPatience is how long a relay in reach may take to make a copy before
+	// another one is asked too.
+	copyPatience = 30 * time.Second
+	// soleWindow is how many records one look at the list reads.
+	soleWindow = 1000
+	// crowdedPause is between two looks while copies are on their way.
+	crowdedPause = 250 * time.Millisecond
+)
+
+// makeCopies has second copies made of what no other relay has, until ctx ends.
+func (k *Keeper) makeCopies(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	c := copying{k: k, issued: make(map[envelope.ID]time.Time)}
+	for ctx.Err() == nil {
+		changed, added := k.Directory.Changed(), k.Spool.SoleChanged()
+		start := k.Clock()
+		wait, listen := c.look(ctx, start)
+		rest := share * k.Clock().Sub(start)
+		if !listen {
+			added = nil
+		}
+		timer.Reset(max(wait, rest, time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			continue
+		case <-changed:
+		case <-added:
+		}
+		// Additions come in swarms.
+		timer.Reset(max(rest, k.CopyAfter/10, time.Millisecond))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+	}
+}
+
+// copying is the state between looks; a crash may lose it.
+type copying struct {
+	k *Keeper
+	// after is where the last look ended.
+	after uint64
+	// issued are copies that were wanted and are not made yet.
+	issued map[envelope.ID]time.Time
+}
+
+// look goes through a part of the list, and says how long to wait for the next
+// look, and whether an addition is a reason to look earlier.
+func (c *copying) look(ctx context.Context, now time.Time) (wait time.Duration, listen bool) {
+	k := c.k
+	view := k.Directory.View()
+	others, reach := 0, 0
+	for _, r := range view.Relays() {
+		if id := routing.RelayID(r.GetId()); id != k.Self && stateOf(view, id) == active {
+			others++
+			if k.usable(view, id) {
+				reach++
+			}
+		}
+	}
+	switch {
+	case others == 0:
+		return time.Hour, false // alone; the directory tells of others
+	case reach == 0:
+		return k.CopyAfter, false
+	}
+	for id, since := range c.issued {
+		// One that takes long lets others have a turn, and is considered again.
+		if now.Sub(since) >= copyPatience || !c.underWay(ctx, id) {
+			delete(c.issued, id)
+		}
+	}
+	wait, listen = k.ReviewEvery, true
+	first := c.after == 0
+	for read := 0; read < soleWindow && ctx.Err() == nil; {
+		page, err := k.Spool.Sole(c.after, pageSize)
+		if err != nil {
+			k.Logger.ErrorContext(ctx, "envelopes without a second copy cannot be read", "error", err)
+			return k.ReviewEvery, false
+		}
+		if len(page) == 0 {
+			c.after = 0
+			if !first {
+				wait = min(wait, k.CopyAfter)
+			}
+			return wait, listen
+		}
+		for _, e := range page {
+			if len(c.issued) >= mostCopies {
+				return min(wait, crowdedPause), false
+			}
+			if age := now.Sub(e.Since); age < k.CopyAfter && reach == others {
+				// Those behind are younger still.
+				c.after = 0
+				return min(wait, k.CopyAfter-age), false
+			}
+			read++
+			wait = min(wait, k.CopyAfter)
+			c.consider(ctx, view, e, now)
+			c.after = e.Sequence
+		}
+	}
+	return min(wait, k.CopyAfter), false
+}
+
+// usable reports whether a relay keeps copies just now.
+func (k *Keeper) usable(view routing.View, relay routing.RelayID) bool {
+	if stateOf(view, relay) != active {
+		return false
+	}
+	_, ok := k.Usable(relay)
+	return ok
+}
+
+// underWay reports whether a copy that was wanted still waits to be made.
+func (c *copying) underWay(ctx context.Context, id envelope.ID) bool {
+	record := c.k.record(ctx, id)
+	return record != nil && len(record.Holders) == 0 && len(bare(record)) > 0
+}
+
+// bare lists the relays at which it is a duty to have a copy made.
+func bare(record *envelope.Record) (relays []routing.RelayID) {
+	for _, duty := range record.Onward {
+		if len(duty.Agencies) == 0 {
+			relays = append(relays, duty.Relay)
+		}
+	}
+	return relays
+}
+
+// consider wants a copy of one envelope, if none is on its way already.
+func (c *copying) consider(ctx context.Context, view routing.View, e envelope.SoleEntry, now time.Time) {
+	k := c.k
+	record := k.record(ctx, e.ID)
+	if record == nil || record.ContentReleased || len(record.Holders) > 0 {
+		return
+	}
+	age := now.Sub(e.Since)
+	if k.adopt(ctx, record, view, now) {
+		return
+	}
+	delivering := false
+	for _, duty := range record.Onward {
+		delivering = delivering || len(duty.Agencies) > 0 && k.usable(view, duty.Relay)
+	}
+	if delivering && (age < k.CopyAfter || e.Size > large && age < longTransfer) {
+		return
+	}
+	if k.wantCopy(ctx, view, record, age) {
+		c.issued[e.ID] = now
+	}
+}
+
+// wantCopy makes it a duty to have a copy made at a relay in reach, and reports
+// whether a copy is on its way.
+func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelope.Record, age time.Duration) bool {
+	not := make(map[routing.RelayID]bool)
+	for _, h := range record.Holders {
+		not[h] = true
+	}
+	for _, duty := range record.Onward {
+		// Where it is offered in any case, nothing is won.
+		not[duty.Relay] = not[duty.Relay] || k.usable(view, duty.Relay)
+	}
+	waiting := 0
+	fact := envelope.Copy{ID: record.ID, At: k.Clock()}
+	for _, relay := range bare(record) {
+		if k.usable(view, relay) {
+			waiting++
+		} else {
+			fact.Instead = append(fact.Instead, relay)
+		}
+	}
+	if waiting > 1 || waiting == 1 && age < copyPatience {
+		return true
+	}
+	recipients := make([]routing.AgencyCode, 0, len(record.Deliveries))
+	for _, d := range record.Deliveries {
+		if d.Place != envelope.Settled {
+			recipients = append(recipients, d.Agency)
+		}
+	}
+	var ok bool
+	fact.Relay, ok = view.CopyHolder(k.Self, recipients, not, func(relay routing.RelayID) (time.Duration, bool) {
+		if !k.usable(view, relay) {
+			return 0, false
+		}
+		return k.Usable(relay)
+	})
+	if !ok {
+		return waiting > 0
+	}
+	if err := k.Spool.Copy(ctx, fact); err != nil {
+		k.Logger.ErrorContext(ctx, "second copy cannot be made a duty", "envelope", record.ID.String(), "relay", fact.Relay, "error", err)
+		return false
+	}
+	k.telemetry.copies.Add(ctx, 1)
+	k.Logger.InfoContext(ctx, "second copy wanted", "envelope", record.ID.String(), "relay", fact.Relay, "instead", len(fact.Instead))
+	return true
+}
+
+// adopt sends again what is in custody of nobody who is known: deliveries that
+// are elsewhere, of an envelope that no other relay has.
+func (k *Keeper) adopt(ctx context.Context, record *envelope.Record, view routing.View, now time.Time) bool {
+	var routes routes
+	for i := range record.Deliveries {
+		d := &record.Deliveries[i]
+		home := homeOf(view, d.Agency)
+		if d.Place == envelope.Elsewhere && home != "" && now.Sub(d.UpdatedAt) >= young {
+			routes.again(d, home, home == k.Self)
+		}
+	}
+	if routes.empty() {
+		return false
+	}
+	k.resend(ctx, record, &routes, "", false)
+	return true
+}
+
+// secure has another copy made of an envelope that only relays have that are
+// leaving: copies there do not count.
+func (r *review) secure(ctx context.Context, record *envelope.Record) {
+	for _, h := range record.Holders {
+		if stateOf(r.view, h) == active {
+			return
+		}
+	}
+	if r.wanted >= mostCopies {
+		return
+	}
+	for _, duty := range record.Onward {
+		if len(duty.Agencies) > 0 && r.k.usable(r.view, duty.Relay) {
+			return // on its way to a relay that stays
+		}
+	}
+	if r.k.wantCopy(ctx, r.view, record, r.k.Clock().Sub(record.AcceptedAt)) {
+		r.wanted++
+	}
+}
