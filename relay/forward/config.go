@@ -115,6 +115,10 @@ type Config struct {
 	// disk above its watermark), as an *envelope.Refusal, or nil. Nil function:
 	// envelopes are taken.
 	Accepting func() error
+	// OnRepeat is called when a peer has had an envelope before that this relay
+	// is the ingress of: what became of it there is worth asking. It does not
+	// wait for anything. May be nil.
+	OnRepeat func()
 	// Caller finds the verified identity of a call; nil: that of the connection.
 	Caller func(context.Context) (tls.Identity, bool)
 
@@ -173,6 +177,9 @@ func (c *Config) complete() error {
 	}
 	if c.Accepting == nil {
 		c.Accepting = func() error { return nil }
+	}
+	if c.OnRepeat == nil {
+		c.OnRepeat = func() {}
 	}
 	if c.Caller == nil {
 		c.Caller = tls.FromContext

@@ -2,7 +2,6 @@ package forward
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -139,13 +138,15 @@ func parseAgencies(offer *relayv1.Offer) ([]routing.AgencyCode, error) {
 		}
 	}
 	switch offer.GetPurpose() {
-	case relayv1.Purpose_PURPOSE_DELIVER, relayv1.Purpose_PURPOSE_MOVE:
+	// MOVE is taken as DELIVER, and this release sends DELIVER for both: the new
+	// home does the same whether the envelope was in an inbox before or not.
+	case relayv1.Purpose_PURPOSE_DELIVER, relayv1.Purpose_PURPOSE_MOVE, relayv1.Purpose_PURPOSE_COPY:
 		if len(agencies) == 0 {
-			return nil, envelope.Refuse(invalidField, "offer.agency_codes: an envelope to deliver has recipients")
+			return nil, envelope.Refuse(invalidField, "offer.agency_codes: an envelope to deliver, or to keep, has recipients")
 		}
-	case relayv1.Purpose_PURPOSE_COPY, relayv1.Purpose_PURPOSE_REPORT:
+	case relayv1.Purpose_PURPOSE_REPORT:
 		if len(agencies) > 0 {
-			return nil, envelope.Refuse(invalidField, "offer.agency_codes: a copy or a report has no recipients")
+			return nil, envelope.Refuse(invalidField, "offer.agency_codes: a report has no recipients")
 		}
 	default:
 		return nil, envelope.Refuse(invalidField, "offer.purpose: %d is not known here", offer.GetPurpose())
@@ -189,6 +190,9 @@ func (f *Forwarder) assign(x *examined, purpose relayv1.Purpose, destination rou
 		}
 		return nil
 	case relayv1.Purpose_PURPOSE_COPY:
+		// Wherever their homes are: it is the ingress that looked them up, and
+		// they are looked up again should the ingress be lost.
+		c.Kept = agencies
 		return nil
 	}
 	return f.assignInboxes(x, agencies)
@@ -215,38 +219,8 @@ func (f *Forwarder) checkTransit(destination routing.RelayID, visited []routing.
 	return nil
 }
 
-// Where a delivery stands, as far as a record says.
-const (
-	nowhere   = iota // never was in custody here
-	here             // waits here, or ended here
-	elsewhere        // was handed on: custody is somewhere else
-)
-
-func stands(r *envelope.Record, code routing.AgencyCode) int {
-	if slices.Contains(r.Inboxes, code) {
-		return here
-	}
-	for _, o := range r.Onward {
-		if slices.Contains(o.Agencies, code) {
-			return here
-		}
-	}
-	for _, d := range r.Deliveries {
-		switch {
-		case d.Agency != code:
-		case d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE, d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL:
-			return here
-		default:
-			return elsewhere
-		}
-	}
-	return nowhere
-}
-
 // assignInboxes takes those recipients whose home this relay is, and names the
-// others. One whose delivery waits or ended here counts as taken: the answer was
-// lost on the way back. One that was only passed on from here does not: agencies
-// move away and back, and custody would end with nobody.
+// others, except those known before.
 func (f *Forwarder) assignInboxes(x *examined, agencies []routing.AgencyCode) error {
 	view := f.Directory.View()
 	for _, code := range agencies {
@@ -263,25 +237,11 @@ func (f *Forwarder) assignInboxes(x *examined, agencies []routing.AgencyCode) er
 	if len(x.refused) == 0 {
 		return nil
 	}
-	before := 0
-	if record, err := f.Holdings.Record(x.custody.ID); err == nil {
-		refused := x.refused
-		x.refused = nil
-		for _, r := range refused {
-			switch stands(record, routing.AgencyCode(r.GetAgencyCode())) {
-			case here:
-				before++
-				continue
-			case elsewhere:
-				r.Reason = notHome // whatever this relay thinks of the recipient
-			}
-			x.refused = append(x.refused, r)
-		}
-	}
+	before := f.knownBefore(x)
 	switch {
 	case len(x.custody.Inboxes) > 0:
 		return nil
-	case before > 0:
+	case before:
 		return errKnown
 	}
 	reason := x.refused[0].GetReason()
@@ -291,6 +251,41 @@ func (f *Forwarder) assignInboxes(x *examined, agencies []routing.AgencyCode) er
 		}
 	}
 	return envelope.Refuse(reason, "%s takes it for none of %d recipients", f.Self, len(agencies))
+}
+
+// knownBefore takes out of the refused those whose delivery waits or ended here:
+// they count as taken, the answer was lost on the way back. One that was only
+// passed on from here does not: agencies move away and back, and custody would
+// end with nobody. Nor does one that is kept here without custody, or was given
+// up here and is wanted again with a later end of its lifetime.
+func (f *Forwarder) knownBefore(x *examined) (some bool) {
+	record, err := f.Holdings.Record(x.custody.ID)
+	if err != nil {
+		return false
+	}
+	known := make(map[string]envelope.Delivery, len(record.Deliveries))
+	for _, d := range record.Deliveries {
+		known[string(d.Agency)] = d
+	}
+	revived := x.custody.ExpiresAt.After(record.ExpiresAt)
+	refused := x.refused
+	x.refused = nil
+	for _, r := range refused {
+		switch d := known[r.GetAgencyCode()]; d.Place {
+		case envelope.InInbox, envelope.InQueue:
+			some = true
+			continue
+		case envelope.Settled:
+			if d.Transport != exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL || !revived {
+				some = true
+				continue
+			}
+		case envelope.Elsewhere:
+			r.Reason = notHome // whatever this relay thinks of the recipient
+		}
+		x.refused = append(x.refused, r)
+	}
+	return some
 }
 
 func (x *examined) refuse(code routing.AgencyCode, reason exchangev1.ErrorReason) {

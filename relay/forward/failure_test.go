@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -16,12 +13,12 @@ import (
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
-	"github.com/truclienthong/truc/relay/forward"
 	"github.com/truclienthong/truc/routing"
 )
 
 const (
 	fail             = exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL
+	done             = exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
 	tooLarge         = exchangev1.ErrorReason_ERROR_REASON_TOO_LARGE
 	diskFull         = exchangev1.ErrorReason_ERROR_REASON_DISK_FULL
 	rateLimited      = exchangev1.ErrorReason_ERROR_REASON_RATE_LIMITED
@@ -108,123 +105,6 @@ func TestTemporaryRefusalDefersOneEnvelope(t *testing.T) {
 	})
 }
 
-// The destination answers probes but takes no session: one try at a time, ever
-// more rarely, however long the queue.
-func TestDeadDestinationCostsItsProbe(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		dead := m.nodes[nam]
-		dead.unserved = envelope.Refuse(notServing, "starting")
-		m.nodes[bac].tune = func(c *forward.Config) { c.ProbeInterval = 10 * time.Second }
-		dead.tune = m.nodes[bac].tune
-		for i := range 300 {
-			m.nodes[bac].send(fmt.Sprint(i), atNam)
-		}
-		m.start()
-		pass(time.Hour)
-		// 200 ms doubled reaches 60 s after 9 tries; then 30 to 60 s each.
-		if got := dead.sessionsOpened(); got < 60 || got > 135 {
-			t.Errorf("%d sessions were tried in an hour, want 60 to 135", got)
-		}
-		before := time.Now()
-		dead.set(func() { dead.unserved = nil })
-		until(t, "all delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
-		if took := time.Since(before); took > time.Minute+time.Second {
-			t.Errorf("recovery took %s, want at most the longest back-off", took)
-		}
-	})
-}
-
-// A link that is down is not tried at all, and what waits goes as soon as it is
-// up again, not after the back-off.
-func TestLinkUpEndsBackoff(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		m.start()
-		m.nodes[bac].send("first", atNam)
-		until(t, "first delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
-		m.cutLink(bac, nam)
-		m.nodes[bac].send("second", atNam)
-		pass(10 * time.Minute)
-		if got := m.nodes[nam].sessionsOpened(); got != 1 {
-			t.Errorf("%d sessions, want the first alone", got)
-		}
-		m.mendLink(bac, nam)
-		before := time.Now()
-		until(t, "second delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
-		if took := time.Since(before); took > 10*time.Second {
-			t.Errorf("it took %s after the link came back, want seconds", took)
-		}
-	})
-}
-
-// The link goes down while the destination is in a long back-off, and comes
-// back: that ends the back-off.
-func TestLinkUpCutsBackoffShort(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		n := m.nodes[nam]
-		n.unserved = errors.New("broken")
-		m.start()
-		id := m.nodes[bac].send("1", atNam)
-		tried := 0
-		until(t, "in a long back-off", func() bool {
-			defer func() { tried = n.sessionsOpened() }()
-			return tried < 12 && n.sessionsOpened() == 12
-		})
-		m.cutLink(bac, nam)
-		pass(6 * time.Second)
-		n.set(func() { n.unserved = nil })
-		m.mendLink(bac, nam)
-		before := time.Now()
-		until(t, "delivered", func() bool { return n.has(id, atNam) })
-		if took := time.Since(before); took > 5*time.Second {
-			t.Errorf("it took %s after the link came back, want seconds", took)
-		}
-	})
-}
-
-// The peer answers neither probes nor offers, and the connection does not
-// break: what is under way is taken back as soon as the link counts as down,
-// and goes another way.
-func TestBlackHoleIsLeft(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
-		m.start()
-		until(t, "links measured", func() bool {
-			up := 0
-			for _, l := range m.nodes[bac].forwarder.Links() {
-				if l.To == nam && l.Up {
-					up++
-				}
-			}
-			return up == 2 // from here and from the third
-		})
-		hole := make(chan struct{})
-		m.nodes[nam].set(func() {
-			m.nodes[nam].onProbe = func(from routing.RelayID) error {
-				if from == bac {
-					<-hole
-				}
-				return nil
-			}
-		})
-		var stuck atomic.Bool
-		m.nodes[nam].spool.onBegin = func(envelope.ID) error {
-			if !stuck.Swap(true) {
-				<-hole
-			}
-			return nil
-		}
-		before := time.Now()
-		id := m.nodes[bac].send("1", atNam)
-		until(t, "delivered", func() bool { return m.nodes[nam].has(id, atNam) })
-		if took := time.Since(before); took > 20*time.Second {
-			t.Errorf("it took %s, want less than a peer may be silent", took)
-		}
-		if got := m.nodes[trung].spool.commitsOf(id); got != 1 {
-			t.Errorf("%s took custody %d times, want once", trung, got)
-		}
-		close(hole)
-	})
-}
-
 // A peer that mixes up its answers does not get custody.
 func TestReceiptForSomethingElse(t *testing.T) {
 	for name, change := range map[string]func(*exchangev1.Receipt){
@@ -265,59 +145,6 @@ func TestReceiptForSomethingElse(t *testing.T) {
 			})
 		})
 	}
-}
-
-// A dead destination does not slow another down.
-func TestDeadDestinationStopsOnlyItself(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
-		m.nodes[nam].unserved = errors.New("broken")
-		for i := range 300 {
-			m.nodes[bac].send(fmt.Sprint(i), atNam)
-		}
-		m.start()
-		pass(time.Minute)
-		id := m.nodes[bac].send("other", atTrung)
-		before := time.Now()
-		until(t, "delivered", func() bool { return m.nodes[trung].has(id, atTrung) })
-		if took := time.Since(before); took > time.Second {
-			t.Errorf("it took %s", took)
-		}
-	})
-}
-
-// A relay that accepts nothing is left alone until it does.
-func TestNotAcceptingIsWaitedFor(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		full := m.nodes[nam]
-		full.accepting = envelope.Refuse(diskFull, "above the watermark")
-		m.start()
-		id := m.nodes[bac].send("1", atNam)
-		pass(2 * time.Minute)
-		if got := full.sessionsOpened(); got != 0 {
-			t.Errorf("%d sessions were opened to a relay that takes nothing", got)
-		}
-		full.set(func() { full.accepting = nil })
-		until(t, "delivered", func() bool { return full.has(id, atNam) })
-	})
-}
-
-// It stops accepting in the middle of a session: the whole destination waits,
-// and no envelope is blamed.
-func TestStopsAcceptingInSession(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		m.start()
-		m.nodes[bac].send("first", atNam)
-		until(t, "first delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
-		n := m.nodes[nam]
-		n.set(func() { n.accepting = envelope.Refuse(notServing, "draining") })
-		id := m.nodes[bac].send("second", atNam)
-		pass(time.Minute)
-		if got := m.nodes[bac].spool.deferrals(id); got != 0 {
-			t.Errorf("the envelope was deferred %d times, want the destination to wait as a whole", got)
-		}
-		n.set(func() { n.accepting = nil })
-		until(t, "second delivered", func() bool { return n.has(id, atNam) })
-	})
 }
 
 // Damage on the way is tried again; a copy that is damaged for good ends as a
@@ -432,86 +259,6 @@ func TestExpiredIsGivenUp(t *testing.T) {
 		settledAs(t, m.nodes[bac].spool, id, atNam, expired)
 		if got := m.nodes[nam].sessionsOpened(); got != 0 {
 			t.Error("it was offered after its lifetime")
-		}
-	})
-}
-
-// A relay on the way gives up, and the ingress learns of it.
-func TestReportReachesIngress(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
-		m.nodes[nam].spool.onBegin = func(envelope.ID) error { return envelope.Refuse(tooLarge, "larger than is taken") }
-		m.start()
-		m.cutLink(bac, nam)
-		id := m.nodes[bac].send("1", atNam)
-		until(t, "reported", func() bool { return len(m.nodes[bac].reports.list()) > 0 })
-		settled := settledAs(t, m.nodes[trung].spool, id, atNam, tooLarge)
-		if settled.Report == nil {
-			t.Fatal("no report was written")
-		}
-		got := m.nodes[bac].reports.list()[0]
-		if got.ID != id || got.Agency != atNam || got.Transport != fail || got.Reason != tooLarge {
-			t.Errorf("reported %+v", got)
-		}
-		until(t, "duty done", func() bool { return m.nodes[trung].spool.queued() == 0 })
-		if n := len(m.nodes[bac].reports.list()); n != 1 {
-			t.Errorf("reported %d times, want once", n)
-		}
-	})
-}
-
-// The ledger cannot take a report now, or never.
-func TestReportRefused(t *testing.T) {
-	for name, c := range map[string]struct {
-		cause error
-		gone  bool
-	}{
-		"for now":   {cause: errors.New("disk"), gone: false},
-		"too early": {cause: envelope.Refuse(notHome, "it still waits here"), gone: false},
-		"for good":  {cause: envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, "unknown"), gone: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
-				m.nodes[nam].spool.onBegin = func(envelope.ID) error { return envelope.Refuse(tooLarge, "larger than is taken") }
-				m.nodes[bac].reports.refuse = c.cause
-				m.start()
-				m.cutLink(bac, nam)
-				m.nodes[bac].send("1", atNam)
-				until(t, "given up", func() bool { return len(m.nodes[trung].spool.settlements()) == 1 })
-				pass(time.Minute)
-				synctest.Wait()
-				if gone := m.nodes[trung].spool.queued() == 0; gone != c.gone {
-					t.Errorf("report left the queue: %t, want %t", gone, c.gone)
-				}
-				m.nodes[bac].reports.mu.Lock()
-				m.nodes[bac].reports.refuse = nil
-				m.nodes[bac].reports.mu.Unlock()
-				if !c.gone {
-					until(t, "reported", func() bool { return len(m.nodes[bac].reports.list()) == 1 })
-				}
-			})
-		})
-	}
-}
-
-// A peer that says nothing is cut off, and what was under way is offered again.
-func TestSilentPeerIsCutOff(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		m.nodes[bac].tune = func(c *forward.Config) { c.AnswerTimeout = 5 * time.Second }
-		var answered atomic.Bool
-		m.nodes[nam].spool.onCommit = func(envelope.ID) {
-			if !answered.Swap(true) {
-				pass(time.Minute)
-			}
-		}
-		m.start()
-		before := time.Now()
-		m.nodes[bac].send("1", atNam)
-		until(t, "handed on", func() bool { return m.nodes[bac].spool.queued() == 0 })
-		if took := time.Since(before); took > 15*time.Second {
-			t.Errorf("it took %s, want little more than the silence allowed", took)
-		}
-		if got := m.nodes[nam].sessionsOpened(); got != 2 {
-			t.Errorf("%d sessions, want 2", got)
 		}
 	})
 }

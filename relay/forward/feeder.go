@@ -43,6 +43,12 @@ type feeder struct {
 	skipped  int                   // large ones skipped since the beginning
 	stuck    bool                  // an entry found no way; go back when links change
 
+	row   int  // entries picked in lane order since a lower lane had its turn
+	turns int  // counts through the lower lanes
+	owed  bool // the entry whose turn it was waits for a place
+	// current is the lane of the last entry picked in lane order.
+	current envelope.Lane
+
 	sweepWanted bool      // the directory changed since the last sweep
 	sweepAfter  time.Time // not before
 
@@ -109,32 +115,45 @@ func (fd *feeder) feed(ctx context.Context) (next time.Time) {
 		if fd.again || (!fd.due.IsZero() && !now.Before(fd.due)) || !now.Before(fd.rescan) {
 			fd.restart(now)
 		}
-		e, ok := fd.next(ctx)
+		e, ok := pick{}, false
+		if fd.turnDue() {
+			e, ok = fd.turn(ctx, now)
+		}
 		if !ok {
-			return fd.due
-		}
-		if fd.underWay[e.ID] || e.Held {
-			continue
-		}
-		if now.Before(e.NextTry) {
-			fd.due = sooner(fd.due, e.NextTry)
-			continue
+			if e.QueueEntry, ok = fd.next(ctx); !ok {
+				return fd.due
+			}
+			if !fd.ready(e.QueueEntry, now) {
+				continue
+			}
 		}
 		started, until := fd.start(ctx, e, now)
 		if !started {
 			// Nothing of this destination may be offered now.
-			fd.putBack(e)
+			fd.putBack(e.QueueEntry)
 			return sooner(until, fd.due)
 		}
 	}
 	return fd.due
 }
 
+// ready reports whether an entry may be offered now.
+func (fd *feeder) ready(e envelope.QueueEntry, now time.Time) bool {
+	if fd.underWay[e.ID] || e.Held {
+		return false
+	}
+	if now.Before(e.NextTry) {
+		fd.due = sooner(fd.due, e.NextTry)
+		return false
+	}
+	return true
+}
+
 // start starts the offer of an entry, or skips it; false when no entry of this
 // destination may be offered before the given time, or before a change where
 // that is zero.
-func (fd *feeder) start(ctx context.Context, e envelope.QueueEntry, now time.Time) (started bool, until time.Time) {
-	hop, since, ok := fd.hop(ctx, e)
+func (fd *feeder) start(ctx context.Context, e pick, now time.Time) (started bool, until time.Time) {
+	hop, since, ok := fd.hop(ctx, e.QueueEntry)
 	if !ok {
 		// Where there is no way for an envelope that was nowhere yet, there is
 		// none for any, and the queue is not read on.
@@ -159,6 +178,7 @@ func (fd *feeder) start(ctx context.Context, e envelope.QueueEntry, now time.Tim
 	case large && fd.transfer == fd.f.Transfers:
 		fd.d.breaker.unused(p)
 		fd.skipped++
+		fd.owe(e)
 		return fd.skipped < maxSkipped, time.Time{}
 	case large:
 		fd.transfer++
@@ -169,16 +189,17 @@ func (fd *feeder) start(ctx context.Context, e envelope.QueueEntry, now time.Tim
 			fd.d.breaker.unused(p)
 			return true, time.Time{}
 		}
-		if fd.overtaken(ctx, e) {
+		if !e.turn && fd.overtaken(ctx, e.QueueEntry) {
 			<-o.offers
 			fd.d.breaker.unused(p)
-			fd.putBack(e)
+			fd.putBack(e.QueueEntry)
 			return true, time.Time{}
 		}
 	}
 	fd.underWay[e.ID] = true
+	fd.picked(e)
 	fd.work.Go(func() {
-		gone := fd.f.trying(ctx, &attempt{destination: fd.d, entry: e, outlet: o, pass: p})
+		gone := fd.f.trying(ctx, &attempt{destination: fd.d, entry: e.QueueEntry, outlet: o, pass: p})
 		if !large {
 			<-o.offers
 		}
@@ -189,7 +210,8 @@ func (fd *feeder) start(ctx context.Context, e envelope.QueueEntry, now time.Tim
 
 // hop returns the next hop of an entry. Only where the destination is not
 // reached directly does it depend on where the envelope was. A relay that takes
-// no envelopes takes reports: they end its duties, and give its space back.
+// no envelopes takes reports: they end its duties, and give its space back. A
+// copy is kept by the relay that is called, so it goes directly or waits.
 func (fd *feeder) hop(ctx context.Context, e envelope.QueueEntry) (hop routing.RelayID, since time.Time, ok bool) {
 	if fd.d.relay == fd.f.Self {
 		return fd.f.Self, time.Time{}, true
@@ -198,7 +220,8 @@ func (fd *feeder) hop(ctx context.Context, e envelope.QueueEntry) (hop routing.R
 		return fd.d.relay, since, true
 	}
 	_, _, ok = fd.f.hop(fd.d.relay, nil)
-	reports := !ok && fd.urgent && len(e.Onward.Agencies) == 0 && fd.f.links.up(fd.d.relay)
+	bare := len(e.Onward.Agencies) == 0
+	reports := !ok && fd.urgent && bare && fd.f.links.up(fd.d.relay)
 	if !ok && !reports {
 		return "", time.Time{}, false
 	}
@@ -209,6 +232,9 @@ func (fd *feeder) hop(ctx context.Context, e envelope.QueueEntry) (hop routing.R
 	}
 	if reports {
 		return fd.d.relay, time.Time{}, r.Report
+	}
+	if bare && !r.Report {
+		return "", time.Time{}, false
 	}
 	return fd.f.hop(fd.d.relay, r.Visited)
 }
@@ -245,7 +271,7 @@ func (fd *feeder) next(ctx context.Context) (envelope.QueueEntry, bool) {
 	}
 	e := fd.page[0]
 	fd.page = fd.page[1:]
-	fd.place[e.Lane] = e.Sequence
+	fd.place[e.Lane], fd.current = e.Sequence, e.Lane
 	return e, true
 }
 

@@ -11,6 +11,13 @@
 //     holds up one that fits into its offer.
 //   - A destination that does not answer costs its probe and nothing else, and
 //     an envelope that is refused stops itself and no other.
+//   - No lane starves: of a feeder's offers, one in each turnShare and one goes
+//     to the lanes below, whatever waits above (turns.go).
+//   - A link that comes and goes costs a few sessions, not one each time: it
+//     carries custody again only after a run of answered probes, the longer the
+//     more often it failed lately (links.go).
+//   - A second copy goes to the relay that shall keep it and to no other; where
+//     that one is not reached directly, the duty waits.
 //   - Memory is bounded by the windows in Config, not by the length of queues
 //     or the size of files.
 //
@@ -98,7 +105,7 @@ func New(c Config) (*Forwarder, error) {
 		stopping:  make(chan struct{}),
 		outlets:   make(map[outletKey]*outlet),
 	}
-	f.links = newLinks(c.Self, c.Clock, c.linkAge())
+	f.links = newLinks(&f.Config)
 	var err error
 	if f.telemetry, err = newTelemetry(f); err != nil {
 		return nil, fmt.Errorf("forward: %w", err)
@@ -145,6 +152,12 @@ func (f *Forwarder) session(goroutines int) bool {
 // Links returns what is known of the links of the mesh: measured here, and
 // told by others not long ago.
 func (f *Forwarder) Links() []routing.Link { return f.links.snapshot() }
+
+// Usable reports whether the relay is reached directly just now and takes
+// envelopes, and how long the way there and back is.
+func (f *Forwarder) Usable(relay routing.RelayID) (roundTrip time.Duration, ok bool) {
+	return f.links.trip(relay)
+}
 
 // Reachable reports whether the relay can be reached just now, directly or by
 // way of others.

@@ -119,7 +119,8 @@ func (f *Forwarder) caller(ctx context.Context) (routing.RelayID, error) {
 	}
 	relay := routing.RelayID(identity.Name)
 	if _, ok := f.Directory.View().Relay(relay); !ok {
-		return "", envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY, "relay %s is not in the directory", relay)
+		// The copy of the directory here is behind, or the relay is new: that ends.
+		return "", envelope.Refuse(notServing, "relay %s is not in the directory of relay %s (yet)", relay, f.Self)
 	}
 	return relay, nil
 }

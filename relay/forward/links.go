@@ -13,18 +13,27 @@ import (
 	"github.com/truclienthong/truc/routing"
 )
 
-// Hysteresis of a link: so many probes in a row turn it up or down.
+// Hysteresis of a link: so many probes in a row turn it up or down. One that
+// flaps, going down or breaking a session, needs twice as many answers each
+// time, up to mostAnswers, and goes down although it answers probes when it has
+// broken breaksToDown sessions; until nothing of it was seen for a calm.
 const (
 	answersToUp  = 2
+	mostAnswers  = 32
 	missesToDown = 3
+	breaksToDown = 3
 )
+
+// calmProbes is how many probe intervals a calm lasts.
+const calmProbes = 60
 
 // links is the table of measured links: this relay's own, and those that other
 // relays told of theirs. What others told is forgotten when they fall silent.
 type links struct {
-	self  routing.RelayID
-	clock func() time.Time
-	age   time.Duration
+	self     routing.RelayID
+	clock    func() time.Time
+	age      time.Duration
+	interval time.Duration // between probes
 
 	mu      sync.Mutex
 	direct  map[routing.RelayID]*link
@@ -41,8 +50,12 @@ type link struct {
 	accepting  bool
 	since      time.Time // of the last change of up or accepting
 	measuredAt time.Time
-	answers    int // in a row
-	misses     int // in a row
+	heardAt    time.Time // when a session last told that the peer is there
+	answers    int       // in a row
+	misses     int       // in a row
+	flaps      int       // since the last calm
+	flappedAt  time.Time // and when it was last restless
+	broke      bool      // a session broke since it went up
 }
 
 // table is what another relay told of its links.
@@ -51,17 +64,17 @@ type table struct {
 	links []routing.Link
 }
 
-func newLinks(self routing.RelayID, clock func() time.Time, age time.Duration) *links {
+func newLinks(c *Config) *links {
 	return &links{
-		self: self, clock: clock, age: age,
+		self: c.Self, clock: c.Clock, age: c.linkAge(), interval: c.ProbeInterval,
 		direct:  make(map[routing.RelayID]*link),
 		told:    make(map[routing.RelayID]table),
 		changed: make(chan struct{}),
 	}
 }
 
-// answered notes an answer to a probe. It reports whether the link is settled:
-// a link that is not wants its next probe at once.
+// answered notes an answer to a probe. It reports whether the next probe has
+// time: a link that comes up without having flapped wants it at once.
 func (l *links) answered(relay routing.RelayID, roundTrip time.Duration, accepting bool) (settled bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -77,25 +90,83 @@ func (l *links) answered(relay routing.RelayID, roundTrip time.Duration, accepti
 		// turns the link up does not.
 		k.roundTrip = roundTrip
 	}
-	up := k.up || k.answers >= answersToUp
+	need := l.answersNeeded(k)
+	up := k.up || k.answers >= need
+	if up && !k.up {
+		k.broke = false
+	}
 	l.set(k, up, accepting)
-	return up
+	return up || need > answersToUp
 }
 
-// missed notes a probe that was not answered, and reports whether the link has
-// gone down by it.
-func (l *links) missed(relay routing.RelayID) (down bool) {
+// missed notes a probe, sent at the given instant, that was not answered, and
+// reports whether the link has gone down by it. While a session shows that the
+// peer is there, the probe has only found no room on a busy link.
+func (l *links) missed(relay routing.RelayID, asked time.Time) (down bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k := l.link(relay)
+	if k.up && k.heardAt.After(asked) {
+		return false
+	}
+	if !k.up && k.answers > 0 {
+		k.flappedAt = l.clock() // a run that broke off is no calm
+	}
 	k.answers = 0
 	k.misses++
 	if k.misses < missesToDown {
 		return false
 	}
 	was := k.up
+	if was && !k.broke {
+		l.flap(k)
+	}
 	l.set(k, false, k.accepting)
 	return was
+}
+
+// heard notes a sign of life in a session.
+func (l *links) heard(relay routing.RelayID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if k := l.direct[relay]; k != nil {
+		k.heardAt = l.clock()
+	}
+}
+
+// broken notes that a session was cut, and reports whether the link has gone
+// down by it. Sessions that are cut together count as one.
+func (l *links) broken(relay routing.RelayID) (down bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := l.direct[relay]
+	if k == nil || !k.up || (k.broke && l.clock().Sub(k.flappedAt) < l.interval) {
+		return false
+	}
+	k.broke = true
+	if l.flap(k) < breaksToDown {
+		return false
+	}
+	k.answers = 0
+	l.set(k, false, k.accepting)
+	return true
+}
+
+// flap counts one more; l.mu is held.
+func (l *links) flap(k *link) int {
+	l.answersNeeded(k)
+	k.flaps++
+	k.flappedAt = l.clock()
+	return k.flaps
+}
+
+// answersNeeded returns how many probes in a row have to be answered before the
+// link goes up; l.mu is held.
+func (l *links) answersNeeded(k *link) int {
+	if l.clock().Sub(k.flappedAt) > calmProbes*l.interval {
+		k.flaps = 0
+	}
+	return min(answersToUp<<min(max(k.flaps-1, 0), 8), mostAnswers)
 }
 
 // forget drops a relay that left the directory.
@@ -197,6 +268,17 @@ func (l *links) usable(relay routing.RelayID) (since time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	return k.since, true
+}
+
+// trip is the round trip to a relay that is usable.
+func (l *links) trip(relay routing.RelayID) (time.Duration, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := l.direct[relay]
+	if k == nil || !k.up || !k.accepting {
+		return 0, false
+	}
+	return k.roundTrip, true
 }
 
 // refusing lists the neighbours that take no envelopes just now.

@@ -25,7 +25,8 @@ type attempt struct {
 	pass        pass
 
 	record   *envelope.Record
-	agencies []routing.AgencyCode // recipients it is offered for
+	agencies []routing.AgencyCode // recipients it is offered for; none of a report or a copy
+	kept     []routing.AgencyCode // recipients that a copy stands for
 	offered  time.Time
 }
 
@@ -55,6 +56,12 @@ func (f *Forwarder) handOn(ctx context.Context, a *attempt) (gone bool) {
 	if a.outlet.peer == f.Self {
 		a.unused()
 		return f.deliverHere(ctx, a)
+	}
+	if isCopy(a) {
+		if a.kept = unsettled(a.record); len(a.kept) == 0 {
+			a.unused()
+			return f.giveUp(ctx, a, nil, 0, "every delivery has ended; no copy is needed")
+		}
 	}
 
 	parent := ctx
@@ -160,10 +167,13 @@ func (f *Forwarder) makeOffer(ctx context.Context, a *attempt) *relayv1.Offer {
 	if !r.ExpiresAt.IsZero() {
 		offer.ExpiresAt = timestamppb.New(r.ExpiresAt)
 	}
-	if r.Report {
+	switch {
+	case r.Report:
 		offer.Purpose = relayv1.Purpose_PURPOSE_REPORT
+	case isCopy(a):
+		offer.Purpose = relayv1.Purpose_PURPOSE_COPY
 	}
-	for _, code := range a.agencies {
+	for _, code := range append(a.agencies, a.kept...) {
 		offer.AgencyCodes = append(offer.AgencyCodes, string(code))
 	}
 	for _, relay := range withRelay(r.Visited, f.Self) {
@@ -174,6 +184,20 @@ func (f *Forwarder) makeOffer(ctx context.Context, a *attempt) *relayv1.Offer {
 		offer.Traceparent, offer.Tracestate = r.TraceParent, r.TraceState
 	}
 	return offer
+}
+
+// isCopy reports whether a duty is to have a second copy made: it names nobody,
+// and the envelope is no report.
+func isCopy(a *attempt) bool { return len(a.entry.Onward.Agencies) == 0 && !a.record.Report }
+
+// unsettled lists the recipients whose deliveries have not ended.
+func unsettled(r *envelope.Record) (agencies []routing.AgencyCode) {
+	for _, d := range r.Deliveries {
+		if d.Place != envelope.Settled {
+			agencies = append(agencies, d.Agency)
+		}
+	}
+	return agencies
 }
 
 // withRelay appends a relay to those that had custody, once.
@@ -249,6 +273,9 @@ func (f *Forwarder) sendParts(ctx context.Context, s *session, a *attempt, numbe
 				}}); sendErr != nil {
 					return nil
 				}
+				// A chunk is more than fits between the two unread: the one
+				// before it has got through.
+				f.links.heard(s.peer)
 				f.telemetry.sent(ctx, a.outlet, uint64(len(data)))
 				at += uint64(len(data))
 			}

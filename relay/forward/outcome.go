@@ -57,6 +57,9 @@ func (f *Forwarder) accepted(ctx context.Context, a *attempt, m *relayv1.OfferAc
 		}
 	}
 	f.telemetry.accepted(ctx, a, m.GetRepeat(), now)
+	if m.GetRepeat() && a.record.FromSender {
+		f.OnRepeat()
+	}
 	f.Logger.DebugContext(ctx, "handed on", "envelope", a.entry.ID.String(), "trace", traceID(ctx), "peer", a.outlet.peer,
 		"destination", a.destination.relay, "recipients", len(taken), "refused", len(refused), "repeat", m.GetRepeat())
 	if len(refused) == 0 {
@@ -136,10 +139,11 @@ func (f *Forwarder) notTaken(ctx context.Context, a *attempt, refused map[routin
 }
 
 // giveUp ends the duty for good, with a report to the ingress relay for each
-// recipient.
+// recipient. DOCUMENT_ID_REUSED is one of the reasons: of two documents that
+// their sender gave one id, at two ingresses, the second to come ends here.
 func (f *Forwarder) giveUp(ctx context.Context, a *attempt, agencies []routing.AgencyCode, reason exchangev1.ErrorReason, note string) (gone bool) {
 	if len(agencies) == 0 {
-		if err := f.giveUpReport(ctx, a.destination.relay, a.entry.ID, note); err != nil {
+		if err := f.giveUpBare(ctx, a.destination.relay, a.entry.ID, note); err != nil {
 			return f.peerFailed(ctx, a, err, 0)
 		}
 		return true

@@ -3,17 +3,13 @@ package forward_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -162,8 +158,9 @@ func TestOfferRefused(t *testing.T) {
 		"destination unknown": {offer: func(o *offer) { o.DestinationRelayId = "tay" }, want: noRoute, temporary: true},
 		"destination cut off": {offer: func(o *offer) { o.DestinationRelayId = string(trung) }, want: noRoute, temporary: true},
 		"copy for another relay": {offer: func(o *offer) {
-			o.DestinationRelayId, o.Purpose, o.AgencyCodes = string(trung), relayv1.Purpose_PURPOSE_COPY, nil
+			o.DestinationRelayId, o.Purpose = string(trung), relayv1.Purpose_PURPOSE_COPY
 		}, want: invalidField},
+		"copy for nobody":     {offer: func(o *offer) { o.Purpose, o.AgencyCodes = relayv1.Purpose_PURPOSE_COPY, nil }, want: invalidField},
 		"report that is none": {offer: func(o *offer) { o.Purpose, o.AgencyCodes = relayv1.Purpose_PURPOSE_REPORT, nil }, want: invalidField},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -208,7 +205,7 @@ func TestSessionBreaches(t *testing.T) {
 	}{
 		"no name":                   {as: "", requests: []*relayv1.PassRequest{good}, want: noIdentity},
 		"an agency":                 {as: "spiffe://truc.test/agency/bac", requests: []*relayv1.PassRequest{good}, want: wrongIdentity},
-		"a relay of another mesh":   {as: relayIdentity("tay"), requests: []*relayv1.PassRequest{good}, want: wrongIdentity},
+		"a relay not known yet":     {as: relayIdentity("tay"), requests: []*relayv1.PassRequest{good}, want: notServing},
 		"no hello":                  {as: relayIdentity(bac), requests: []*relayv1.PassRequest{offer}, want: invalidField},
 		"hello twice":               {as: relayIdentity(bac), requests: []*relayv1.PassRequest{good, good}, want: invalidField},
 		"hello without stream":      {as: relayIdentity(bac), requests: []*relayv1.PassRequest{hello(0, 1)}, want: invalidField},
@@ -276,26 +273,6 @@ func TestRecipientsRefused(t *testing.T) {
 	})
 }
 
-// A copy is kept and not delivered.
-func TestCopyIsKept(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		m.start(nam)
-		p := m.bacAtNam(t)
-		o := offered(t, nil, []byte("Công văn"))
-		o.Purpose, o.AgencyCodes = relayv1.Purpose_PURPOSE_COPY, nil
-		p.offer(o)
-		if a := p.answer(); a.GetAccepted() == nil {
-			t.Fatalf("answer %v, want accepted", a)
-		}
-		if got := m.nodes[nam].spool.envelopes(); len(got) != 1 {
-			t.Errorf("in custody: %v, want the copy", got)
-		}
-		if got := m.nodes[nam].spool.inbox(atNam); len(got) > 0 {
-			t.Errorf("delivered: %v", got)
-		}
-	})
-}
-
 // No receipt before the durable commit: while it is under way there is none,
 // and if it fails there is a refusal.
 func TestNoReceiptBeforeCommit(t *testing.T) {
@@ -325,167 +302,6 @@ func TestNoReceiptBeforeCommit(t *testing.T) {
 			t.Errorf("answer %v", a)
 		}
 	})
-}
-
-// Content in chunks: from where it was cut off, in order, or refused.
-func TestChunks(t *testing.T) {
-	content := bulk(1000)
-	sum := sha256.Sum256(content)
-	for name, c := range map[string]struct {
-		send func(*peer)
-		want exchangev1.ErrorReason
-	}{
-		"whole":            {send: func(p *peer) { p.chunk(1, 0, 0, content[:600]); p.chunk(1, 0, 600, content[600:]); p.end(1) }},
-		"gap":              {send: func(p *peer) { p.chunk(1, 0, 100, content[100:]) }, want: invalidField},
-		"no such part":     {send: func(p *peer) { p.chunk(1, 1, 0, content) }, want: invalidField},
-		"empty":            {send: func(p *peer) { p.chunk(1, 0, 0, nil) }, want: invalidField},
-		"too large":        {send: func(p *peer) { p.chunk(1, 0, 0, make([]byte, 1<<20+1)) }, want: invalidField},
-		"end too early":    {send: func(p *peer) { p.chunk(1, 0, 0, content[:600]); p.end(1) }, want: sizeMismatch},
-		"other bytes":      {send: func(p *peer) { p.chunk(1, 0, 0, make([]byte, 1000)); p.end(1) }, want: hashMismatch},
-		"refused, more on": {send: func(p *peer) { p.chunk(1, 0, 9, content); p.chunk(1, 0, 9, content); p.end(1) }, want: invalidField},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-				m.start(nam)
-				p := m.bacAtNam(t)
-				o := offered(t, nil, content)
-				o.Content, o.HasContent = nil, false
-				p.offer(o)
-				if got := p.answer().GetResume().GetOffsets(); !slices.Equal(got, []uint64{0}) {
-					t.Fatalf("resume at %v, want the beginning", got)
-				}
-				c.send(p)
-				a := p.answer()
-				if a.GetRefused().GetReason() != c.want {
-					t.Errorf("answer %v, want %s", a, c.want)
-				}
-				if c.want == 0 {
-					if got := m.nodes[nam].spool.bytesOf(envelope.ID(o.GetEnvelopeId())); sha256.Sum256(got[0]) != sum {
-						t.Error("content differs")
-					}
-				}
-				until(t, "nothing is left open", func() bool {
-					m.nodes[nam].spool.mu.Lock()
-					defer m.nodes[nam].spool.mu.Unlock()
-					return m.nodes[nam].spool.begun == 0
-				})
-			})
-		})
-	}
-}
-
-// Large offers beyond the places are refused for the moment; the session is
-// read on, so those that have a place can end.
-func TestTooManyTransfers(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		m.nodes[nam].tune = func(c *forward.Config) { c.MaxTransfers = 1 }
-		m.start(nam)
-		p := m.bacAtNam(t)
-		content := bulk(1000)
-		first, second := offered(t, nil, content), offered(t, func(h *exchangev1.Header) { h.DocumentId = "2" }, content)
-		first.Content, first.HasContent, second.Content, second.HasContent, second.Number = nil, false, nil, false, 2
-		p.offer(first)
-		p.answer()
-		p.offer(second)
-		if r := p.answer().GetRefused(); r.GetNumber() != 2 || r.GetReason() != rateLimited || !r.GetTemporary() || r.GetRetryAfter().AsDuration() <= 0 {
-			t.Errorf("answer %v, want refused for the moment", r)
-		}
-		p.send(&relayv1.PassRequest{Message: &relayv1.PassRequest_Cancel{Cancel: &relayv1.OfferCancel{Number: 1}}})
-		synctest.Wait()
-		second.Number = 3
-		p.offer(second)
-		if a := p.answer(); a.GetResume().GetNumber() != 3 {
-			t.Errorf("answer %v, want resume: the place is free", a)
-		}
-	})
-}
-
-// Stopping: what came whole is taken and answered, what needs more is left for
-// a resume, and the peer is told to go elsewhere.
-func TestSessionEndsCleanly(t *testing.T) {
-	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-		m.start(nam)
-		p := m.bacAtNam(t)
-		content := bulk(1000)
-		o := offered(t, nil, content)
-		o.Content, o.HasContent = nil, false
-		p.offer(o)
-		p.answer()
-		p.chunk(1, 0, 0, content[:400])
-		synctest.Wait()
-		m.nodes[nam].stop()
-		if _, err := p.stream.Recv(); status.Code(err) != codes.Unavailable {
-			t.Errorf("session ended with %v, want unavailable", err)
-		}
-		m.nodes[nam].spool.mu.Lock()
-		defer m.nodes[nam].spool.mu.Unlock()
-		if got := m.nodes[nam].spool.begun; got != 0 {
-			t.Errorf("%d takings left open", got)
-		}
-		if got := len(m.nodes[nam].spool.partial[envelope.ID(o.GetEnvelopeId())][0]); got != 400 {
-			t.Errorf("%d bytes left for a resume, want 400", got)
-		}
-	})
-}
-
-func TestRead(t *testing.T) {
-	content := bulk(700 << 10)
-	for name, c := range map[string]struct {
-		request func(*relayv1.ReadRequest)
-		broken  bool
-		want    []byte
-		reason  exchangev1.ErrorReason
-	}{
-		"whole":        {want: content},
-		"range":        {request: func(r *relayv1.ReadRequest) { r.Offset, r.Length = 300<<10, 1000 }, want: content[300<<10 : 300<<10+1000]},
-		"to the end":   {request: func(r *relayv1.ReadRequest) { r.Offset = 600 << 10 }, want: content[600<<10:]},
-		"nothing left": {request: func(r *relayv1.ReadRequest) { r.Offset = 700 << 10 }},
-		"past the end": {request: func(r *relayv1.ReadRequest) { r.Offset = 700<<10 + 1 }, reason: invalidField},
-		"no such part": {request: func(r *relayv1.ReadRequest) { r.Part = 1 }, reason: invalidField},
-		"not held":     {request: func(r *relayv1.ReadRequest) { r.EnvelopeId[0] ^= 1 }, reason: notFound},
-		"no id":        {request: func(r *relayv1.ReadRequest) { r.EnvelopeId = nil }, reason: invalidField},
-		"damaged":      {broken: true, reason: damaged},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
-				id := m.nodes[nam].accept(letter("1", 0, content), [][]byte{content}, atNam)
-				if c.broken {
-					m.nodes[nam].spool.onRead = func(envelope.ID) error { return errors.New("checksum differs") }
-				}
-				m.start(nam)
-				p := m.as(t, relayIdentity(bac))
-				req := &relayv1.ReadRequest{EnvelopeId: id[:]}
-				if c.request != nil {
-					c.request(req)
-				}
-				stream, err := p.client.Read(t.Context(), req)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var got []byte
-				for {
-					piece, err := stream.Recv()
-					if errors.Is(err, io.EOF) {
-						err = nil
-					} else if err == nil {
-						if piece.GetOffset() != req.GetOffset()+uint64(len(got)) {
-							t.Fatalf("piece at %d after %d bytes", piece.GetOffset(), len(got))
-						}
-						got = append(got, piece.GetData()...)
-						continue
-					}
-					refusal, _ := envelope.AsRefusal(err)
-					if (refusal == nil) != (c.reason == 0) || (refusal != nil && refusal.Reason != c.reason) {
-						t.Errorf("ended with %v, want %s", err, c.reason)
-					}
-					break
-				}
-				if !bytes.Equal(got, c.want) {
-					t.Errorf("%d bytes, want %d", len(got), len(c.want))
-				}
-			})
-		})
-	}
 }
 
 func TestConfig(t *testing.T) {

@@ -64,7 +64,7 @@ func (fd *feeder) sweepPage(ctx context.Context, page []envelope.QueueEntry, aba
 		facts.Go(func() error {
 			var err error
 			if abandoned && len(e.Onward.Agencies) == 0 {
-				err = fd.f.giveUpReport(ctx, fd.d.relay, e.ID, "its destination left the mesh")
+				err = fd.f.giveUpBare(ctx, fd.d.relay, e.ID, "its destination left the mesh")
 			} else {
 				_, err = fd.f.rehome(ctx, fd.d.relay, e.ID, e.Onward.Agencies)
 			}
@@ -129,13 +129,14 @@ func (f *Forwarder) rehome(ctx context.Context, destination routing.RelayID, id 
 	return stay, nil
 }
 
-// giveUpReport ends the duty to hand on a report that nobody will take: it has
-// no recipients whose delivery could be settled.
-func (f *Forwarder) giveUpReport(ctx context.Context, destination routing.RelayID, id envelope.ID, why string) error {
-	f.Logger.ErrorContext(ctx, "report is given up", "envelope", id.String(), "peer", destination, "why", why)
+// giveUpBare ends a duty without recipients that nobody will take: a report, or
+// a copy, which the relay that accepted the envelope has made elsewhere. There
+// is no delivery to settle.
+func (f *Forwarder) giveUpBare(ctx context.Context, destination routing.RelayID, id envelope.ID, why string) error {
+	f.Logger.WarnContext(ctx, "report or copy is given up", "envelope", id.String(), "peer", destination, "why", why)
 	err := f.Facts.HandOn(ctx, envelope.HandedOn{ID: id, Destination: destination, Peer: f.Self, At: f.Clock()})
 	if err != nil {
-		return fmt.Errorf("give up report %s to %s: %w", id, destination, err)
+		return fmt.Errorf("give up report or copy %s to %s: %w", id, destination, err)
 	}
 	return nil
 }

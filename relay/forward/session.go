@@ -10,8 +10,12 @@ import (
 
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
+	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -119,7 +123,7 @@ func (o *outlet) open(ctx context.Context) (*session, error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &session{
-		peer: o.peer, patience: o.f.AnswerTimeout, cancel: cancel,
+		f: o.f, peer: o.peer, patience: o.f.AnswerTimeout, cancel: cancel,
 		sending: make(chan struct{}, 1), done: make(chan struct{}),
 		waiting: make(map[uint64]chan *relayv1.PassResponse),
 	}
@@ -145,6 +149,7 @@ func (o *outlet) open(ctx context.Context) (*session, error) {
 
 // session is one Pass stream to a peer, from the side that has custody.
 type session struct {
+	f        *Forwarder
 	peer     routing.RelayID
 	stream   grpc.BidiStreamingClient[relayv1.PassRequest, relayv1.PassResponse]
 	patience time.Duration
@@ -164,12 +169,27 @@ type session struct {
 // end ends the session; the first cause counts.
 func (s *session) end(cause error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err == nil {
+	first := s.err == nil
+	if first {
 		s.err = cause
 		close(s.done)
 		s.cancel(cause)
 	}
+	s.mu.Unlock()
+	if first && isBreak(cause) && s.f.links.broken(s.peer) {
+		s.f.Logger.Warn("link is down: it keeps breaking sessions", "peer", s.peer, "error", cause)
+		s.f.cutOutlets(s.peer, errLinkDown)
+	}
+}
+
+// isBreak reports whether the connection broke under a session, or the peer
+// fell silent, as opposed to either side ending it with a word.
+func isBreak(cause error) bool {
+	if errors.Is(cause, errSilent) {
+		return true
+	}
+	refusal, _ := envelope.AsRefusal(cause)
+	return status.Code(cause) == codes.Unavailable && refusal.Reason == exchangev1.ErrorReason_ERROR_REASON_UNSPECIFIED
 }
 
 func (s *session) ended() bool {
@@ -196,6 +216,7 @@ func (s *session) read() {
 			s.end(err)
 			return
 		}
+		s.f.links.heard(s.peer)
 		number, ok := numberOf(answer)
 		if !ok {
 			continue // of a later version of the contract

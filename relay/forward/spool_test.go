@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +12,7 @@ import (
 	"sync"
 	"time"
 
-	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
-	"github.com/truclienthong/truc/relay/forward"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -36,6 +33,7 @@ type memory struct {
 	destination chan struct{}
 	additions   map[routing.RelayID]chan struct{}
 
+	claims    map[document]envelope.ID
 	commits   map[envelope.ID]int // how often custody, or a further duty, was taken
 	written   map[envelope.ID]int // bytes written, repeats included
 	handedOn  []envelope.HandedOn
@@ -63,6 +61,7 @@ func newMemory(self routing.RelayID) *memory {
 		inboxes:     make(map[routing.AgencyCode][]envelope.ID),
 		destination: make(chan struct{}),
 		additions:   make(map[routing.RelayID]chan struct{}),
+		claims:      make(map[document]envelope.ID),
 		commits:     make(map[envelope.ID]int),
 		written:     make(map[envelope.ID]int),
 		deferred:    make(map[envelope.ID]int),
@@ -165,7 +164,7 @@ func (m *memory) enqueue(r *envelope.Record, o envelope.Onward) {
 		ID: r.ID, Sequence: m.sequence, Lane: r.Lane, Onward: o, Size: r.Size(), QueuedAt: time.Now(),
 	})
 	for _, code := range o.Agencies {
-		m.delivery(r, code, o.Relay)
+		m.delivery(r, code, envelope.InQueue).Home = o.Relay
 	}
 	close(m.destination)
 	m.destination = make(chan struct{})
@@ -175,163 +174,23 @@ func (m *memory) enqueue(r *envelope.Record, o envelope.Onward) {
 	}
 }
 
-// delivery notes where a recipient's home is; m.mu is held.
-func (m *memory) delivery(r *envelope.Record, code routing.AgencyCode, home routing.RelayID) {
+// delivery notes where the delivery to a recipient stands; m.mu is held.
+func (m *memory) delivery(r *envelope.Record, code routing.AgencyCode, at envelope.Place) *envelope.Delivery {
 	i := slices.IndexFunc(r.Deliveries, func(d envelope.Delivery) bool { return d.Agency == code })
 	if i < 0 {
 		r.Deliveries = append(r.Deliveries, envelope.Delivery{Agency: code})
 		i = len(r.Deliveries) - 1
 	}
-	r.Deliveries[i].Home = home
+	r.Deliveries[i].Place = at
+	return &r.Deliveries[i]
 }
 
-// knows: the delivery waits or ended here; one that was handed on may come back.
-func (m *memory) knows(id envelope.ID, code routing.AgencyCode) bool {
-	if slices.Contains(m.inboxes[code], id) {
-		return true
-	}
-	for _, q := range m.queues {
-		for _, e := range q {
-			if e.ID == id && slices.Contains(e.Onward.Agencies, code) {
-				return true
-			}
-		}
-	}
-	return slices.ContainsFunc(m.settled, func(s envelope.Settlement) bool { return s.ID == id && s.Agency == code })
-}
-
-func (m *memory) Begin(_ context.Context, c *envelope.Custody) (forward.Incoming, error) {
-	if m.onBegin != nil {
-		if err := m.onBegin(c.ID); err != nil {
-			return nil, err
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	in := &incoming{m: m, c: c}
-	if r := m.records[c.ID]; r != nil {
-		// Drop the duties that are known; none left: a repeat.
-		in.known = true
-		want := *c
-		want.Inboxes = slices.DeleteFunc(slices.Clone(c.Inboxes), func(a routing.AgencyCode) bool { return m.knows(c.ID, a) })
-		want.Onward = nil
-		for _, o := range c.Onward {
-			o.Agencies = slices.DeleteFunc(slices.Clone(o.Agencies), func(a routing.AgencyCode) bool { return m.knows(c.ID, a) })
-			if len(o.Agencies) > 0 {
-				want.Onward = append(want.Onward, o)
-			}
-		}
-		if len(want.Inboxes)+len(want.Onward) == 0 {
-			in.repeat = r
-		}
-		in.c = &want
-	} else if m.partial[c.ID] == nil {
-		m.partial[c.ID] = make([][]byte, len(c.Parts))
-	}
-	m.begun++
-	m.mostBegun = max(m.mostBegun, m.begun)
-	return in, nil
-}
-
-type incoming struct {
-	m      *memory
-	c      *envelope.Custody
-	known  bool
-	repeat *envelope.Record
-	closed bool
-}
-
-func (in *incoming) Repeat() (*envelope.Record, bool) { return in.repeat, in.repeat != nil }
-
-func (in *incoming) Offsets() []uint64 {
-	in.m.mu.Lock()
-	defer in.m.mu.Unlock()
-	offsets := make([]uint64, len(in.c.Parts))
-	for i := range offsets {
-		if in.known {
-			offsets[i] = in.c.Parts[i].Size
-		} else {
-			offsets[i] = uint64(len(in.m.partial[in.c.ID][i]))
-		}
-	}
-	return offsets
-}
-
-func (in *incoming) Write(_ context.Context, part int, offset uint64, data []byte) error {
-	if in.m.onWrite != nil {
-		in.m.onWrite(in.c.ID, offset)
-	}
-	if in.m.spoil != nil && in.m.spoil(in.c.ID) {
-		data = bytes.Repeat([]byte{'?'}, len(data))
-	}
-	in.m.mu.Lock()
-	defer in.m.mu.Unlock()
-	at := in.m.partial[in.c.ID]
-	if uint64(len(at[part])) != offset {
-		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "offset %d, want %d", offset, len(at[part]))
-	}
-	at[part] = append(at[part], data...)
-	in.m.written[in.c.ID] += len(data)
-	return nil
-}
-
-func (in *incoming) Commit(context.Context) (*envelope.Record, error) {
-	m := in.m
-	if m.onCommit != nil {
-		m.onCommit(in.c.ID)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if r := m.records[in.c.ID]; r != nil && !in.known {
-		c := *r // another transfer of the same came first
-		return &c, nil
-	}
-	if !in.known {
-		for i, p := range in.c.Parts {
-			if uint64(len(m.partial[in.c.ID][i])) != p.Size {
-				return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_SIZE_MISMATCH, "part %d", i)
-			}
-			if sha256.Sum256(m.partial[in.c.ID][i]) != p.SHA256 {
-				delete(m.partial, in.c.ID)
-				return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_HASH_MISMATCH, "part %d", i)
-			}
-		}
-	}
-	m.commits[in.c.ID]++
-	r := m.records[in.c.ID]
-	if r == nil {
-		r = &envelope.Record{Custody: *in.c, CommittedAt: time.Now(), Copies: 1}
-		m.records[r.ID] = r
-		m.content[r.ID] = m.partial[in.c.ID]
-		delete(m.partial, r.ID)
-	}
-	for _, code := range in.c.Inboxes {
-		m.delivery(r, code, m.self)
-		m.inboxes[code] = append(m.inboxes[code], r.ID)
-	}
-	for _, o := range in.c.Onward {
-		m.enqueue(r, o)
-	}
-	c := *r
-	return &c, nil
-}
-
-func (in *incoming) Close() error {
-	in.m.mu.Lock()
-	defer in.m.mu.Unlock()
-	if !in.closed {
-		in.closed = true
-		in.m.begun--
-	}
-	return nil
-}
-
-// leave takes recipients out of a duty; the duty ends when none is left. m.mu
-// is held.
+// leave takes recipients out of a duty, which ends when none is left, or ends
+// one that has none. m.mu is held.
 func (m *memory) leave(id envelope.ID, from routing.RelayID, agencies []routing.AgencyCode) {
 	q := m.queues[from]
 	for i, e := range q {
-		if e.ID != id {
+		if e.ID != id || (len(e.Onward.Agencies) == 0) != (len(agencies) == 0) {
 			continue
 		}
 		q[i].Onward.Agencies = slices.DeleteFunc(slices.Clone(e.Onward.Agencies), func(a routing.AgencyCode) bool { return slices.Contains(agencies, a) })
@@ -347,7 +206,14 @@ func (m *memory) HandOn(_ context.Context, f envelope.HandedOn) error {
 	defer m.mu.Unlock()
 	m.handedOn = append(m.handedOn, f)
 	m.leave(f.ID, f.Destination, f.Agencies)
-	m.records[f.ID].Copies++
+	r := m.records[f.ID]
+	for _, code := range f.Agencies {
+		m.delivery(r, code, envelope.Elsewhere)
+	}
+	if f.Peer != m.self && !slices.Contains(r.Holders, f.Peer) {
+		r.Holders = append(r.Holders, f.Peer)
+	}
+	r.Copies = 1 + uint32(len(r.Holders))
 	return nil
 }
 
@@ -356,6 +222,7 @@ func (m *memory) Settle(_ context.Context, batch []envelope.Settlement) (int, er
 	defer m.mu.Unlock()
 	for _, s := range batch {
 		m.settled = append(m.settled, s)
+		m.delivery(m.records[s.ID], s.Agency, envelope.Settled).Transport = s.Transport
 		for relay := range m.queues {
 			m.leave(s.ID, relay, []routing.AgencyCode{s.Agency})
 		}
@@ -385,7 +252,7 @@ func (m *memory) Reroute(_ context.Context, f envelope.Reroute) error {
 		m.enqueue(r, o)
 	}
 	for _, code := range f.Inboxes {
-		m.delivery(r, code, m.self)
+		m.delivery(r, code, envelope.InInbox)
 		m.inboxes[code] = append(m.inboxes[code], f.ID)
 	}
 	return nil
@@ -429,75 +296,22 @@ func (m *memory) Inbox(code routing.AgencyCode, after envelope.Position, limit i
 	return entries, nil
 }
 
-// What tests ask.
-
-func (m *memory) inbox(code routing.AgencyCode) []envelope.ID {
+// copyTo adds the duty to have a second copy made at a relay.
+func (m *memory) copyTo(id envelope.ID, relay routing.RelayID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.inboxes[code])
+	m.enqueue(m.records[id], envelope.Onward{Relay: relay})
 }
 
-func (m *memory) queued() (n int) {
+// places tells where each delivery of an envelope stands.
+func (m *memory) places(id envelope.ID) map[routing.AgencyCode]envelope.Place {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, q := range m.queues {
-		n += len(q)
-	}
-	return n
-}
-
-func (m *memory) entry(id envelope.ID) (envelope.QueueEntry, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, q := range m.queues {
-		for _, e := range q {
-			if e.ID == id {
-				return e, true
-			}
+	places := make(map[routing.AgencyCode]envelope.Place)
+	if r := m.records[id]; r != nil {
+		for _, d := range r.Deliveries {
+			places[d.Agency] = d.Place
 		}
 	}
-	return envelope.QueueEntry{}, false
-}
-
-func (m *memory) commitsOf(id envelope.ID) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.commits[id]
-}
-
-func (m *memory) writtenOf(id envelope.ID) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.written[id]
-}
-
-func (m *memory) settlements() []envelope.Settlement {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Clone(m.settled)
-}
-
-func (m *memory) handOns() []envelope.HandedOn {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Clone(m.handedOn)
-}
-
-func (m *memory) deferrals(id envelope.ID) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.deferred[id]
-}
-
-func (m *memory) bytesOf(id envelope.ID) [][]byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.content[id]
-}
-
-// envelopes lists what is in custody here.
-func (m *memory) envelopes() []envelope.ID {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Collect(maps.Keys(m.records))
+	return places
 }
