@@ -128,32 +128,36 @@ func (s *Service) pace(ctx context.Context, sender routing.AgencyCode, n int) er
 // else counts it until the returned function is called: by then it was accepted,
 // and is counted by the spool, or was not.
 func (s *Service) pledge(sender routing.AgencyCode, size uint64) (redeem func(), err error) {
+	all, redeem := s.pledges.add(sender, int64(size))
+	if err := s.refuseBeyond(sender, all); err != nil {
+		redeem()
+		return nil, err
+	}
+	return redeem, nil
+}
+
+// refuseBeyond holds what a sender has here, and hands over, against its quota.
+func (s *Service) refuseBeyond(sender routing.AgencyCode, over pledged) error {
 	limits := &s.config.Limits
 	if limits.Quota < 0 && limits.QuotaEnvelopes < 0 {
-		return func() {}, nil
+		return nil
 	}
-	pledged, redeem := s.pledges.add(sender, int64(size))
-	defer func() {
-		if err != nil {
-			redeem()
-		}
-	}()
 	envelopes, bytes, err := s.config.Usage.Usage(sender)
 	if err != nil {
-		return nil, fmt.Errorf("usage of %s: %w", sender, err)
+		return fmt.Errorf("usage of %s: %w", sender, err)
 	}
 	exceeded := exchangev1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED
 	switch {
-	case limits.QuotaEnvelopes >= 0 && envelopes+pledged.envelopes > limits.QuotaEnvelopes:
-		return nil, limited(exceeded, "envelopes per agency", quotaRetry,
+	case limits.QuotaEnvelopes >= 0 && envelopes+over.envelopes > limits.QuotaEnvelopes:
+		return limited(exceeded, "envelopes per agency", quotaRetry,
 			"%d envelopes of %s wait here for recipients to confirm, as many as one agency may have; wait until some are confirmed, or use another relay",
 			envelopes, sender)
-	case limits.Quota >= 0 && bytes+pledged.bytes > limits.Quota:
-		return nil, limited(exceeded, "bytes per agency", quotaRetry,
+	case limits.Quota >= 0 && bytes+over.bytes > limits.Quota:
+		return limited(exceeded, "bytes per agency", quotaRetry,
 			"%d bytes of %s wait here for recipients to confirm, and %d more would be above the %d that one agency may have; wait until some are confirmed, or use another relay",
-			bytes, sender, pledged.bytes, limits.Quota)
+			bytes, sender, over.bytes, limits.Quota)
 	}
-	return redeem, nil
+	return nil
 }
 
 // refuseFull refuses while a queue or an inbox that is needed has no room.
