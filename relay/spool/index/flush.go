@@ -176,6 +176,9 @@ func (s *Store) write(f frozen, number uint64) error {
 			return err
 		}
 	}
+	if err := link(txn, number); err != nil {
+		return err
+	}
 	return txn.CommitAt(number, nil)
 }
 

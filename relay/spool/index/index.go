@@ -9,8 +9,13 @@
 //   - what reaches the disk is a prefix of the batches: one transaction, synced,
 //     holds every batch up to some point and what Config.Seal added for that
 //     point. So the position that Seal writes is exact;
+//   - damage of its files is found by Open, and by Prove while it is open;
 //   - memory is bounded: at most two overlay tables exist, and Freeze waits
 //     while both are full.
+//
+// Between two Proves a block that is damaged after Open looks like keys that do
+// not exist: badger has no other way to say it. What is decided then is decided
+// by the journal again, once the index has been built anew.
 //
 // It does not promise durability: a batch that was not flushed is lost with the
 // process, and is applied again from the journal. It knows nothing of envelopes;
@@ -44,7 +49,7 @@ var (
 
 // formatVersion changes with every incompatible change of keys or values; an
 // index with another one is rebuilt from the journal.
-const formatVersion = 1
+const formatVersion = 2
 
 const (
 	// DefaultMemory is the size of badger's memtable. Badger allows a
@@ -131,7 +136,10 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Memory < 4<<20 || cfg.Overlay < 64<<10 || cfg.Overlay > cfg.Memory/10 {
 		return nil, fmt.Errorf("index: memtable of %d and overlay of %d bytes do not fit each other", cfg.Memory, cfg.Overlay)
 	}
-	db, err := badger.OpenManaged(badgerOptions(cfg))
+	if err := proveFiles(context.Background(), cfg); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	db, err := open(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
@@ -139,7 +147,11 @@ func Open(cfg Config) (*Store, error) {
 	s.unused = sync.NewCond(&s.mu)
 	first := &layers{active: newTable(cfg.Overlay), flushed: max(db.MaxVersion(), 1)}
 	s.layers.Store(first)
-	if err := s.checkFormat(); err != nil {
+	err = s.checkFormat()
+	if err == nil {
+		err = s.checkChain(s.layers.Load().flushed)
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
@@ -164,7 +176,8 @@ func badgerOptions(cfg Config) badger.Options {
 		WithIndexCacheSize(32 << 20).
 		WithMetricsEnabled(false).
 		WithVerifyValueChecksum(true).
-		WithChecksumVerificationMode(options.OnTableAndBlockRead).
+		// Open proves whole tables before.
+		WithChecksumVerificationMode(options.OnBlockRead).
 		WithLogger(quiet{cfg.Logger})
 }
 
@@ -189,6 +202,9 @@ func (s *Store) checkFormat() error {
 	}
 	l := *s.layers.Load()
 	l.flushed++
+	if err := link(txn, l.flushed); err != nil {
+		return fmt.Errorf("mark index format: %w", err)
+	}
 	if err := txn.CommitAt(l.flushed, nil); err != nil {
 		return fmt.Errorf("mark index format: %w", err)
 	}

@@ -22,7 +22,10 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("rapid.checks", "6"); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m)
+	// Badger leaves these behind where it fails to open, as it does with damage.
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
+		goleak.IgnoreAnyFunction("github.com/dgraph-io/ristretto/v2/z.(*AllocatorPool).freeupAllocators"))
 }
 
 // sealed counts batches, and writes the count where only Seal writes.
