@@ -1,7 +1,8 @@
 // Package ledger answers what became of an envelope: to its sender and
 // recipients (Track), to other relays (Inquire, Reconcile), to operators for
-// the whole mesh (Trace). It also takes what other relays report about deliveries of
-// envelopes that were accepted here (Apply).
+// the whole mesh (Trace). It takes what other relays report about deliveries of
+// envelopes that were accepted here (Apply), and proves that nothing accepted
+// here is missing (Audit).
 //
 // It promises:
 //   - A sender sees every delivery of its envelope, a recipient only its own;

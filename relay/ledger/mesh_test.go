@@ -78,6 +78,8 @@ type mesh struct {
 	silent map[routing.RelayID]bool
 	// lies are answers in place of those of the ledger.
 	lies map[routing.RelayID]*relayv1.InquireResponse
+	// onReconcile, if not nil, is told of every question before its answer.
+	onReconcile func(routing.RelayID, *relayv1.ReconcileRequest)
 }
 
 // Peer is the way from any relay to another.
@@ -100,6 +102,17 @@ func (p peer) Inquire(ctx context.Context, req *relayv1.InquireRequest, _ ...grp
 		return lie, nil
 	}
 	return p.mesh.ledgers[p.relay].Inquire(ctx, req)
+}
+
+func (p peer) Reconcile(ctx context.Context, req *relayv1.ReconcileRequest, _ ...grpc.CallOption) (*relayv1.ReconcileResponse, error) {
+	if p.mesh.silent[p.relay] {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if p.mesh.onReconcile != nil {
+		p.mesh.onReconcile(p.relay, req)
+	}
+	return p.mesh.ledgers[p.relay].Reconcile(ctx, req)
 }
 
 func newMesh(t *testing.T) *mesh {
