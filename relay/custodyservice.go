@@ -18,6 +18,8 @@ type custodyService struct {
 	relay  *Relay
 	ledger *ledger.Ledger
 	spool  *spool.Spool
+	// remainder tells what is left here while this relay drains.
+	remainder remainder
 }
 
 var _ adminv1.CustodyServiceServer = (*custodyService)(nil)
@@ -32,6 +34,10 @@ func (c *custodyService) Health(context.Context, *adminv1.HealthRequest) (*admin
 	config := &c.relay.config
 	reasons := c.relay.unready(config.Directory.View())
 	stats := c.spool.Stats()
+	free, reserve, err := c.spool.Space()
+	if err != nil {
+		c.relay.config.Logger.Warn("free space of the disk is not known", "error", err)
+	}
 	return &adminv1.HealthResponse{
 		Relay:     &exchangev1.RelayInfo{Id: string(config.ID), Region: config.Region, Address: config.Address, Reachable: true},
 		Serving:   len(reasons) == 0,
@@ -40,5 +46,8 @@ func (c *custodyService) Health(context.Context, *adminv1.HealthRequest) (*admin
 		StartedAt: timestamppb.New(c.relay.startedAt),
 		InCustody: uint64(max(stats.Envelopes, 0)),
 		StoreSize: uint64(max(stats.JournalBytes+stats.IndexBytes, 0)),
+		DiskFree:  free, DiskReserve: reserve,
+		Damaged: uint64(stats.Damaged), Repaired: uint64(stats.Repaired), Quarantined: uint64(stats.Quarantined),
+		DeadLetters: uint64(max(stats.DeadLetters, 0)), SoleCopies: uint64(max(stats.Sole, 0)),
 	}, nil
 }

@@ -1,0 +1,59 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
+	"github.com/truclienthong/truc/relay/ledger"
+	"github.com/truclienthong/truc/relay/spool"
+)
+
+// Audit proves conservation at this relay. Relays may not ask one another for
+// it, so without local the others are named as silent: whoever wants the proof
+// for the mesh asks each relay.
+func (c *custodyService) Audit(ctx context.Context, req *adminv1.AuditRequest) (*adminv1.AuditResponse, error) {
+	var since time.Time
+	if req.GetSince() != nil {
+		if err := req.GetSince().CheckValid(); err != nil {
+			return nil, refuseField("since", "%v", err)
+		}
+		since = req.GetSince().AsTime()
+	}
+	response, err := c.ledger.Audit(ctx, books{c.spool}, since)
+	if err != nil || req.GetLocal() {
+		return response, err
+	}
+	response.SilentRelayIds = nil
+	for _, relay := range c.relay.config.Directory.View().Relays() {
+		if id := relay.GetId(); id != string(c.relay.config.ID) && relay.GetState() != directoryv1.RelayState_RELAY_STATE_RETIRED {
+			response.SilentRelayIds = append(response.SilentRelayIds, id)
+		}
+	}
+	return response, nil
+}
+
+// books is the spool as the audit reads it.
+type books struct{ *spool.Spool }
+
+var _ ledger.Books = books{}
+
+// Recount counts again what became of the deliveries accepted here.
+func (b books) Recount(ctx context.Context, since time.Time, pending func(ledger.Pending) error) (*ledger.Recount, error) {
+	counted, err := b.Spool.Recount(ctx, since, func(p spool.Pending) error {
+		return pending(ledger.Pending{ID: p.ID, Agency: p.Agency, Place: p.Place, Home: p.Home})
+	})
+	if err != nil {
+		return nil, err
+	}
+	result := &ledger.Recount{Counted: tallyOf(counted.Counted), Kept: tallyOf(counted.Kept)}
+	for _, f := range counted.Findings {
+		result.Findings = append(result.Findings, ledger.Finding{ID: f.ID, Agency: f.Agency, Problem: f.Problem})
+	}
+	return result, nil
+}
+
+func tallyOf(t spool.Tally) ledger.Tally {
+	return ledger.Tally{Accepted: t.Accepted, Delivered: t.Delivered, Expired: t.Expired, Refused: t.Refused, Recalled: t.Recalled}
+}
