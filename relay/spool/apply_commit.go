@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"slices"
 	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -9,86 +8,6 @@ import (
 	"github.com/truclienthong/truc/relay/spool/index"
 	"github.com/truclienthong/truc/routing"
 )
-
-// wants reports whether a duty that c names for a recipient is not known here
-// yet, given what is (nil: nothing).
-//
-//   - Waiting in an inbox, or settled: never a second time.
-//   - Waiting in a queue: known, but an inbox takes it out of the queue, for
-//     this relay is home now.
-//   - Handed on: custody is elsewhere. Whoever offers it again means that the
-//     next hop has lost it, or did not hear our answer; the next hop drops
-//     repeats. To the sender at its ingress it is known all the same.
-func wants(c *envelope.Custody, st *state, d *delivery, inbox bool) bool {
-	switch {
-	case d == nil:
-		return true
-	case c.FromSender && st.FromSender:
-		return false
-	case d.Place == inQueue:
-		return inbox
-	}
-	return d.Place == handedOn
-}
-
-// missing returns the duties of c that are not known here yet; find tells what
-// is known of a recipient.
-func missing(v *index.View, st *state, c *envelope.Custody, find func(routing.AgencyCode) (*delivery, error)) (
-	inboxes []routing.AgencyCode, onward []envelope.Onward, err error,
-) {
-	pick := func(agencies []routing.AgencyCode, inbox bool) (out []routing.AgencyCode, err error) {
-		for _, a := range agencies {
-			d, err := find(a)
-			if err != nil {
-				return nil, err
-			}
-			if wants(c, st, d, inbox) {
-				out = append(out, a)
-			}
-		}
-		return out, nil
-	}
-	if inboxes, err = pick(c.Inboxes, true); err != nil {
-		return nil, nil, err
-	}
-	for _, o := range c.Onward {
-		if len(o.Agencies) == 0 {
-			known, err := bareDuty(v, st, o.Relay)
-			if err != nil {
-				return nil, nil, err
-			}
-			if !known {
-				onward = append(onward, o)
-			}
-			continue
-		}
-		agencies, err := pick(o.Agencies, false)
-		if err != nil {
-			return nil, nil, err
-		}
-		if len(agencies) > 0 {
-			onward = append(onward, envelope.Onward{Relay: o.Relay, Agencies: agencies})
-		}
-	}
-	return inboxes, onward, nil
-}
-
-// bareDuty reports whether a duty without recipient waits for a destination.
-func bareDuty(v *index.View, st *state, relay routing.RelayID) (bool, error) {
-	d, open := st.duty(relay)
-	if !open {
-		return false, nil
-	}
-	b, found, err := v.Get(index.QueueKey(relay, st.Lane, d.Sequence))
-	if err != nil || !found {
-		return false, err
-	}
-	q, err := decodeQueued(b)
-	if err != nil {
-		return false, err
-	}
-	return q.Bare, nil
-}
 
 // holdsContent reports whether every byte is here, as far as the index knows.
 func (st *state) holdsContent() bool {
@@ -138,6 +57,7 @@ func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 			return err
 		}
 	}
+	h.sequence = r.Sequence
 	if h.st.released() {
 		h.st.ReleasedAt, h.st.Born = time.Time{}, r.Sequence
 		s.counters.Envelopes++
@@ -148,26 +68,29 @@ func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 	if err := s.takeContent(h, r); err != nil {
 		return err
 	}
-	inboxes, onward, err := missing(s.v, h.st, c, func(a routing.AgencyCode) (*delivery, error) { return s.delivery(h, a) })
+	lacking, err := missing(s.v, h.st, c, func(a routing.AgencyCode) (*delivery, error) { return s.delivery(h, a) })
 	if err != nil {
 		return err
 	}
-	if c.FromSender && !h.st.FromSender {
-		if err := s.becomeIngress(h, c); err != nil {
+	if prolongs(c, h.st) {
+		h.st.ExpiresAt = c.ExpiresAt
+	}
+	if claimsDocument(c) {
+		s.claim(h, c)
+	}
+	accepted := c.FromSender && !h.st.FromSender
+	if accepted {
+		h.st.TookOver = born > 0
+		if err := s.becomeIngress(h, c.Ingress); err != nil {
 			return err
 		}
 	}
-	if err := s.addInboxes(h, inboxes, r.Sequence, r.At); err != nil {
+	if err := s.add(h, lacking, r.Sequence, r.At); err != nil {
 		return err
 	}
-	for _, o := range onward {
-		if err := s.addOnward(h, o, r.Sequence, r.At); err != nil {
-			return err
-		}
-	}
-	if born > 0 {
+	if born > 0 && (accepted || !lacking.none()) {
 		s.event(h, envelope.Event{At: r.At, Action: takenAction(c.FromSender)})
-		if len(inboxes) > 0 {
+		if len(lacking.inboxes) > 0 {
 			s.event(h, envelope.Event{At: r.At, Action: exchangev1.TraceAction_TRACE_ACTION_ARRIVED})
 		}
 	}
@@ -222,73 +145,6 @@ func (s *step) dropContent(h *held) error {
 	return s.dropChunks(h.id, generation)
 }
 
-// becomeIngress makes this relay remember the envelope for its sender.
-func (s *step) becomeIngress(h *held, c *envelope.Custody) error {
-	h.st.FromSender = true
-	s.b.Put(index.DocumentKey(c.Sender, c.DocumentID), c.ID[:])
-	if h.st.Count == 0 {
-		return nil
-	}
-	if err := s.touchAll(h); err != nil {
-		return err
-	}
-	for _, d := range h.touched {
-		s.counters.add(d, 1)
-	}
-	return nil
-}
-
-func (s *step) addInboxes(h *held, agencies []routing.AgencyCode, sequence uint64, at time.Time) error {
-	leave := make(map[routing.RelayID][]routing.AgencyCode)
-	for _, a := range agencies {
-		d, err := s.delivery(h, a)
-		if err != nil {
-			return err
-		}
-		if d == nil {
-			d = &delivery{}
-			d.Agency = a
-			s.addDelivery(h, d)
-		} else if d.Place == inQueue {
-			leave[d.Home] = append(leave[d.Home], a)
-		}
-		s.toInbox(h, d, sequence, at)
-	}
-	for _, relay := range sortedRelays(leave) {
-		if _, _, err := s.dequeue(h, relay, leave[relay], false); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func sortedRelays(m map[routing.RelayID][]routing.AgencyCode) []routing.RelayID {
-	relays := make([]routing.RelayID, 0, len(m))
-	for r := range m {
-		relays = append(relays, r)
-	}
-	slices.Sort(relays)
-	return relays
-}
-
-func (s *step) addOnward(h *held, o envelope.Onward, sequence uint64, at time.Time) error {
-	for _, a := range o.Agencies {
-		d, err := s.delivery(h, a)
-		if err != nil {
-			return err
-		}
-		if d == nil {
-			d = &delivery{}
-			d.Agency = a
-			s.addDelivery(h, d)
-		}
-		d.Place, d.Home, d.UpdatedAt = inQueue, o.Relay, at
-		d.Transport = exchangev1.TransportStatus_TRANSPORT_STATUS_INITIAL
-		h.change(d)
-	}
-	return s.enqueue(h, o.Relay, o.Agencies, sequence, at)
-}
-
 // drop removes everything about an envelope but its header and trace, and its
 // chunks if they are to stay.
 func (s *step) drop(h *held, keepChunks bool) error {
@@ -313,6 +169,9 @@ func (s *step) drop(h *held, keepChunks bool) error {
 		s.lengths[d.Relay]--
 		s.dirtyLengths[d.Relay] = true
 		s.counters.Queued--
+	}
+	if err := s.disclaim(h); err != nil {
+		return err
 	}
 	s.dropShares(st)
 	if !keepChunks {

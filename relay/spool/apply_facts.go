@@ -11,13 +11,19 @@ import (
 )
 
 // apply moves custody of the recipients that were still in the queue; the next
-// hop is from now on known to hold the envelope.
+// hop is from now on known to hold the envelope. A duty without recipients that
+// is handed on to this relay itself was given up.
 func (r *handedOnRecord) apply(s *step) error {
 	h, err := s.load(r.ID)
 	if err != nil || !h.known {
 		return err
 	}
-	taken, bare, err := s.dequeue(h, r.Destination, r.Agencies, len(r.Agencies) == 0)
+	givenUp := r.Peer == s.self
+	agencies := r.Agencies
+	if givenUp {
+		agencies = nil
+	}
+	taken, bare, err := s.dequeue(h, r.Destination, agencies, len(r.Agencies) == 0)
 	if err != nil {
 		return err
 	}
@@ -35,12 +41,19 @@ func (r *handedOnRecord) apply(s *step) error {
 		}
 		h.change(d)
 	}
-	if !slices.Contains(h.st.Holders, r.Peer) {
-		h.st.Holders = append(h.st.Holders, r.Peer)
-	}
 	e := envelope.Event{At: r.At, Action: exchangev1.TraceAction_TRACE_ACTION_HANDED_ON, Peer: r.Peer}
-	if r.Peer != r.Destination {
+	switch {
+	case givenUp:
+		e.Action, e.Peer = exchangev1.TraceAction_TRACE_ACTION_FAILED, r.Destination
+	case bare && !h.st.Report:
+		e.Action = exchangev1.TraceAction_TRACE_ACTION_COPIED
+	case r.Peer != r.Destination:
 		e.Note = "for " + string(r.Destination)
+	}
+	if !givenUp {
+		if err := s.holder(h, r.Peer); err != nil {
+			return err
+		}
 	}
 	s.event(h, e)
 	s.needs(h, s.size)
@@ -84,18 +97,18 @@ func (r *settlement) apply(s *step) error {
 			return err
 		}
 	}
-	if d.Place == settled {
-		if h.st.FromSender {
-			*s.counters.outcome(d)--
-		}
-	} else {
-		h.st.Unsettled--
-	}
+	h.renewed = d.Place == settled
+	s.reopen(h, d)
+	h.st.Unsettled--
 	d.Place, d.Transport, d.Reason, d.Note, d.UpdatedAt = settled, r.Transport, r.Reason, r.Note, r.At
+	h.st.countDead(d, 1)
 	if h.st.FromSender {
 		*s.counters.outcome(d)++
 	}
 	h.change(d)
+	if err := s.endCopies(h); err != nil {
+		return err
+	}
 	s.needs(h, size)
 	s.save(h, r.Now)
 	if r.Report == nil {
@@ -104,106 +117,24 @@ func (r *settlement) apply(s *step) error {
 	return s.commitReport(r.Report, s.size-size)
 }
 
+// endCopies ends the duties to have copies made, once nobody waits for them.
+func (s *step) endCopies(h *held) error {
+	if !h.st.FromSender || h.st.Report || h.st.Unsettled > 0 {
+		return nil
+	}
+	for _, d := range slices.Clone(h.st.Duties) {
+		if _, _, err := s.dequeue(h, d.Relay, nil, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // settles reports whether a settlement would change a delivery.
 func settles(d *delivery, transport exchangev1.TransportStatus) bool {
 	return d != nil && (d.Place != settled ||
 		d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL &&
 			transport == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE)
-}
-
-// apply moves recipients to other duties. Those handed on to a relay that lost
-// them are queued again; those that have moved on meanwhile stay where they are.
-func (r *rerouted) apply(s *step) error {
-	s.sequenced(r.Sequence)
-	h, err := s.load(r.ID)
-	if err != nil || !h.known || !h.st.holdsContent() {
-		return err
-	}
-	moving, err := s.leaving(h, r)
-	if err != nil || len(moving) == 0 {
-		return err
-	}
-	pick := func(agencies []routing.AgencyCode) (out []routing.AgencyCode) {
-		for _, a := range agencies {
-			if moving[a] {
-				out = append(out, a)
-				delete(moving, a) // each to one duty
-			}
-		}
-		return out
-	}
-	var inQueueHere []routing.AgencyCode
-	inboxes := pick(r.Inboxes)
-	var onward []envelope.Onward
-	for _, o := range r.Onward {
-		if agencies := pick(o.Agencies); len(agencies) > 0 {
-			onward = append(onward, envelope.Onward{Relay: o.Relay, Agencies: agencies})
-		}
-	}
-	all := slices.Clone(inboxes)
-	for _, o := range onward {
-		all = append(all, o.Agencies...)
-	}
-	for _, a := range all {
-		d, err := s.delivery(h, a)
-		if err != nil {
-			return err
-		}
-		switch d.Place {
-		case inQueue:
-			inQueueHere = append(inQueueHere, a)
-		case inInbox:
-			s.leaveInbox(h, d)
-		}
-		d.Place = handedOn // out of every queue and inbox for a moment
-	}
-	if len(all) == 0 {
-		return nil
-	}
-	if _, _, err := s.dequeue(h, r.From, inQueueHere, false); err != nil {
-		return err
-	}
-	if err := s.addInboxes(h, inboxes, r.Sequence, r.At); err != nil {
-		return err
-	}
-	for _, o := range onward {
-		if err := s.addOnward(h, o, r.Sequence, r.At); err != nil {
-			return err
-		}
-		s.event(h, envelope.Event{At: r.At, Action: exchangev1.TraceAction_TRACE_ACTION_REROUTED, Peer: o.Relay})
-	}
-	if len(inboxes) > 0 {
-		s.event(h, envelope.Event{At: r.At, Action: exchangev1.TraceAction_TRACE_ACTION_REROUTED, Peer: s.self})
-	}
-	s.needs(h, s.size)
-	s.save(h, r.Now)
-	return nil
-}
-
-// leaving returns which recipients stand where the record says they leave from,
-// and would come to another place.
-func (s *step) leaving(h *held, r *rerouted) (map[routing.AgencyCode]bool, error) {
-	moving := make(map[routing.AgencyCode]bool)
-	for _, a := range r.Agencies {
-		d, err := s.delivery(h, a)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case d == nil, d.Place == settled:
-		case d.Place == inInbox:
-			moving[a] = r.From == s.self && !slices.Contains(r.Inboxes, a)
-		case d.Home == r.From:
-			staying := d.Place == inQueue && slices.ContainsFunc(r.Onward, func(o envelope.Onward) bool {
-				return o.Relay == r.From && slices.Contains(o.Agencies, a)
-			})
-			moving[a] = !staying
-		}
-		if !moving[a] {
-			delete(moving, a)
-		}
-	}
-	return moving, nil
 }
 
 // apply notes a failed try; only the last one about a queue entry is needed.

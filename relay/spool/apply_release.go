@@ -34,7 +34,7 @@ func (r *released) apply(s *step) error {
 			if err := s.drop(h, false); err != nil {
 				return err
 			}
-			if err := s.erase(h.id); err != nil {
+			if err := s.erase(h); err != nil {
 				return err
 			}
 			continue
@@ -51,30 +51,25 @@ func (r *released) apply(s *step) error {
 	return nil
 }
 
-// erase removes what drop leaves of an envelope.
-func (s *step) erase(id envelope.ID) error {
-	c, err := headerAt(s.v, id)
-	if err != nil {
+// erase removes what drop leaves of an envelope, or forget.
+func (s *step) erase(h *held) error {
+	if err := s.disclaim(h); err != nil {
 		return err
 	}
-	s.b.Delete(index.EnvelopeKey(id))
+	h.st = new(state)
+	s.enlist(h)
+	s.b.Delete(index.EnvelopeKey(h.id))
 	for page := 0; ; page++ {
-		found, err := s.v.Has(index.HeaderKey(id, page))
+		found, err := s.v.Has(index.HeaderKey(h.id, page))
 		if err != nil {
 			return err
 		}
 		if !found {
 			break
 		}
-		s.b.Delete(index.HeaderKey(id, page))
+		s.b.Delete(index.HeaderKey(h.id, page))
 	}
-	key := index.DocumentKey(c.Sender, c.DocumentID)
-	if holder, found, err := s.v.Get(key); err != nil {
-		return err
-	} else if found && envelope.ID(holder) == id {
-		s.b.Delete(key)
-	}
-	it := s.v.Iterator(index.Events(id))
+	it := s.v.Iterator(index.Events(h.id))
 	defer it.Close()
 	for ; it.Valid(); it.Next() {
 		s.b.Delete(it.Key())
@@ -121,7 +116,7 @@ func (s *step) install(h *held, r *stateRecord) error {
 	st.Origins = slices.Compact(st.Origins)
 	st.Shares, st.Whole = nil, nil
 	h.st = &st
-	s.sequenced(max(st.Last, st.Born))
+	s.sequenced(max(st.Last, st.Born, st.Alone))
 	s.writeHeader(h.id, r.Header)
 	if !st.released() {
 		s.counters.Envelopes++
@@ -136,7 +131,7 @@ func (s *step) install(h *held, r *stateRecord) error {
 			s.counters.add(d, 1)
 		}
 		if d.Place == inInbox {
-			s.counters.Inboxed++
+			s.inboxed(d.Agency, 1)
 			s.sequenced(d.Sequence)
 			s.b.Put(index.InboxKey(d.Agency, st.Lane, d.Sequence), encodeInboxed(inboxed{
 				ID: h.id, ArrivedAt: d.UpdatedAt, NotBefore: st.NotBefore, Size: st.Size,
@@ -151,8 +146,8 @@ func (s *step) install(h *held, r *stateRecord) error {
 		h.keep(q.Duty.Relay, q.Entry)
 		s.b.Put(index.QueueKey(q.Duty.Relay, st.Lane, q.Duty.Sequence), encodeQueued(q.Entry))
 	}
-	if st.FromSender {
-		s.b.Put(index.DocumentKey(r.Header.Sender, r.Header.DocumentID), h.id[:])
+	if st.Keyed {
+		s.claim(h, r.Header)
 	}
 	if st.Due != 0 {
 		s.b.Put(index.ExpiryKey(st.DueAt, st.Due, h.id), nil)
@@ -193,5 +188,5 @@ func (s *step) forget(id envelope.ID) error {
 			s.forgotten.add(d, 1)
 		}
 	}
-	return s.erase(id)
+	return s.erase(h)
 }

@@ -22,8 +22,11 @@ type Finding struct {
 }
 
 func (f Finding) String() string {
-	if f.ID.IsZero() {
+	switch {
+	case f.ID.IsZero():
 		return f.Problem
+	case f.Agency != "":
+		return fmt.Sprintf("envelope %s for %s: %s", f.ID, f.Agency, f.Problem)
 	}
 	return fmt.Sprintf("envelope %s: %s", f.ID, f.Problem)
 }
@@ -43,17 +46,18 @@ func Check(cfg Config, report func(Finding)) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	v := s.store.View()
 	defer v.Close()
-	c := &checker{
-		s: s, v: v, report: report,
-		live: make(map[uint64]int64), lengths: make(map[routing.RelayID]int64),
-	}
+	c := newChecker(v, report)
+	c.s = s
 	if err := c.records(); err != nil {
 		return fmt.Errorf("check spool %s: %w", cfg.Dir, err)
 	}
 	for _, d := range s.journal.Damage() {
 		c.find(envelope.ID{}, "journal is damaged at %s, %d bytes: %s", d.Position, d.Length, d.Cause)
 	}
-	for _, pass := range []func() error{c.envelopes, c.queues, c.inboxes, c.transfers, c.chunks, c.expiries, c.documents, c.totals} {
+	for _, pass := range []func() error{
+		c.envelopes, c.queues, c.inboxes, c.transfers, c.chunks, c.expiries, c.documents,
+		c.aways, c.origins, c.soles, c.dead, c.held, c.usages, c.waitings, c.totals,
+	} {
 		if err := pass(); err != nil {
 			return fmt.Errorf("check spool %s: %w", cfg.Dir, err)
 		}
@@ -61,18 +65,49 @@ func Check(cfg Config, report func(Finding)) (err error) {
 	return nil
 }
 
+// checker compares the tables of the index with each other.
 type checker struct {
+	// s is set for a check of everything, with the spool unused: journal,
+	// content and totals too.
 	s      *Spool
 	v      *index.View
 	report func(Finding)
+	// interrupted ends the check early; visit is told of every envelope.
+	interrupted func() error
+	visit       func(id envelope.ID, st *state, all []*delivery) error
 
 	live    map[uint64]int64
 	lengths map[routing.RelayID]int64
+	used    map[routing.AgencyCode]usage
 	counted Counters
+}
+
+func newChecker(v *index.View, report func(Finding)) *checker {
+	return &checker{
+		v: v, report: report,
+		interrupted: func() error { return nil },
+		visit:       func(envelope.ID, *state, []*delivery) error { return nil },
+		live:        make(map[uint64]int64), lengths: make(map[routing.RelayID]int64),
+		used: make(map[routing.AgencyCode]usage),
+	}
 }
 
 func (c *checker) find(id envelope.ID, format string, args ...any) {
 	c.report(Finding{ID: id, Problem: fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) findFor(id envelope.ID, agency routing.AgencyCode, format string, args ...any) {
+	c.report(Finding{ID: id, Agency: agency, Problem: fmt.Sprintf(format, args...)})
+}
+
+// each gives every key of a table to fn.
+func (c *checker) each(table []byte, fn func(key, value []byte) error) error {
+	return c.v.Each(table, func(key, value []byte) error {
+		if err := c.interrupted(); err != nil {
+			return err
+		}
+		return fn(key, value)
+	})
 }
 
 // records reads the whole journal, also what the index reflects already.
@@ -86,64 +121,94 @@ func (c *checker) records() error {
 }
 
 func (c *checker) envelopes() error {
-	return c.v.Each(index.Envelopes(), func(key, value []byte) error {
+	return c.each(index.Envelopes(), func(key, value []byte) error {
 		id := index.ParseID(key)
 		st, err := decodeState(value)
 		if err != nil {
 			c.find(id, "state cannot be read: %v", err)
 			return nil
 		}
-		header, err := headerAt(c.v, id)
-		if err != nil || header.ID != id {
-			c.find(id, "header cannot be read: %v", err)
-			return nil
-		}
-		for _, s := range st.Shares {
-			c.live[s.Segment] += s.Bytes
-		}
-		if !st.released() {
-			c.counted.Envelopes++
-			c.counted.Bytes += int64(st.Size)
-			c.content(id, st, header)
-		} else if st.Open > 0 || len(st.Shares) > 0 || st.Whole != nil || st.Generation != 0 {
-			c.find(id, "is released, and still has duties or content")
-		}
-		if st.Due != 0 {
-			if found, err := c.v.Has(index.ExpiryKey(st.DueAt, st.Due, id)); err != nil {
-				return err
-			} else if !found {
-				c.find(id, "is not in the table of what is due")
-			}
-		} else if st.released() || st.done() {
-			c.find(id, "is done with and will never be released or forgotten")
-		}
-		if st.FromSender {
-			holder, found, err := c.v.Get(index.DocumentKey(header.Sender, header.DocumentID))
-			if err != nil {
+		if c.s != nil {
+			if err := c.everything(id, st); err != nil {
 				return err
 			}
-			if !found || envelope.ID(holder) != id {
-				c.find(id, "is not found by its sender's document id")
-			}
 		}
-		return c.duties(id, st)
+		if err := c.memberships(id, st); err != nil {
+			return err
+		}
+		all, err := deliveriesAt(c.v, id, st)
+		if err != nil {
+			return err
+		}
+		if err := c.duties(id, st, all); err != nil {
+			return err
+		}
+		return c.visit(id, st, all)
 	})
 }
 
-// duties checks that each open duty has its entry.
-func (c *checker) duties(id envelope.ID, st *state) error {
-	var open, unsettled uint32
-	waiting := make(map[routing.AgencyCode]routing.RelayID)
-	all, err := deliveriesAt(c.v, id, st)
+// everything checks what hangs on an envelope besides its duties.
+func (c *checker) everything(id envelope.ID, st *state) error {
+	header, err := headerAt(c.v, id)
+	if err != nil || header.ID != id {
+		c.find(id, "header cannot be read: %v", err)
+		return nil
+	}
+	for _, s := range st.Shares {
+		c.live[s.Segment] += s.Bytes
+	}
+	if !st.released() {
+		c.counted.Envelopes++
+		c.counted.Bytes += int64(st.Size)
+		c.content(id, st, header)
+	} else if st.Open > 0 || len(st.Shares) > 0 || st.Whole != nil || st.Generation != 0 {
+		c.find(id, "is released, and still has duties or content")
+	}
+	if st.Due != 0 {
+		if found, err := c.v.Has(index.ExpiryKey(st.DueAt, st.Due, id)); err != nil {
+			return err
+		} else if !found {
+			c.find(id, "is not in the table of what is due")
+		}
+	} else if st.released() || st.done() {
+		c.find(id, "is done with and will never be released or forgotten")
+	}
+	return c.document(id, st, header)
+}
+
+// document checks that the sender's document id leads to the envelope. In a
+// rebuild one that was forgotten may be back, without its content, while its
+// document id has long been given anew.
+func (c *checker) document(id envelope.ID, st *state, header *envelope.Custody) error {
+	if !st.Keyed {
+		if st.FromSender && !st.TookOver {
+			c.find(id, "was accepted here, and has not claimed its sender's document id")
+		}
+		return nil
+	}
+	holder, found, err := c.v.Get(index.DocumentKey(header.Sender, header.DocumentID))
 	if err != nil {
 		return err
 	}
+	if !found || envelope.ID(holder) != id && !st.released() {
+		c.find(id, "is not found by its sender's document id")
+	}
+	return nil
+}
+
+// duties checks that each open duty has its entry.
+func (c *checker) duties(id envelope.ID, st *state, all []*delivery) error {
+	var open, unsettled, failed uint32
+	waiting := make(map[routing.AgencyCode]routing.RelayID)
 	for _, d := range all {
-		if d.Place.waiting() {
+		if d.open() {
 			open++
 		}
 		if d.Place != settled {
 			unsettled++
+		}
+		if d.dead() {
+			failed++
 		}
 		if st.FromSender {
 			c.counted.add(d, 1)
@@ -157,7 +222,7 @@ func (c *checker) duties(id envelope.ID, st *state) error {
 				return err
 			}
 			if e, err := decodeInboxed(b); !found || err != nil || e.ID != id {
-				c.find(id, "waits for %s, and is not in the inbox", d.Agency)
+				c.findFor(id, d.Agency, "waits, and is not in the inbox")
 			}
 		}
 	}
@@ -176,17 +241,20 @@ func (c *checker) duties(id envelope.ID, st *state) error {
 		}
 		for _, a := range q.Agencies {
 			if waiting[a] != d.Relay {
-				c.find(id, "is queued for relay %s and %s, who does not wait for it", d.Relay, a)
+				c.findFor(id, a, "is queued for relay %s, and does not wait there", d.Relay)
 			}
 			delete(waiting, a)
 		}
 	}
 	for a, relay := range waiting {
-		c.find(id, "waits for %s at relay %s, and is not in the queue", a, relay)
+		c.findFor(id, a, "waits for relay %s, and is not in the queue", relay)
 	}
 	if open != st.Open || unsettled != st.Unsettled || len(all) != int(st.Count) {
 		c.find(id, "counts %d recipients, %d unsettled, %d open; there are %d, %d, %d",
 			st.Count, st.Unsettled, st.Open, len(all), unsettled, open)
+	}
+	if failed != st.Failed || (failed == 0) != st.FailedAt.IsZero() {
+		c.find(id, "counts %d recipients given up since %s, there are %d", st.Failed, st.FailedAt, failed)
 	}
 	return nil
 }
@@ -215,55 +283,4 @@ func (c *checker) content(id envelope.ID, st *state, header *envelope.Custody) {
 		}
 		src.Close()
 	}
-}
-
-func (c *checker) queues() error {
-	return c.v.Each(index.Queues(), func(key, value []byte) error {
-		relay, lane, sequence := index.ParsePlace(key)
-		c.counted.Queued++
-		c.lengths[routing.RelayID(relay)]++
-		q, err := decodeQueued(value)
-		if err != nil {
-			c.find(envelope.ID{}, "queue of %s, sequence %d: %v", relay, sequence, err)
-			return nil
-		}
-		st, err := envelopeAt(c.v, q.ID)
-		if err != nil {
-			return err
-		}
-		if st == nil || st.Lane != lane {
-			c.find(q.ID, "is queued for relay %s, and does not exist", relay)
-		} else if d, open := st.duty(routing.RelayID(relay)); !open || d.Sequence != sequence {
-			c.find(q.ID, "is queued for relay %s, which is no duty of it", relay)
-		}
-		return nil
-	})
-}
-
-func (c *checker) inboxes() error {
-	return c.v.Each(index.Inboxes(), func(key, value []byte) error {
-		agency, lane, sequence := index.ParsePlace(key)
-		c.counted.Inboxed++
-		e, err := decodeInboxed(value)
-		if err != nil {
-			c.find(envelope.ID{}, "inbox of %s, sequence %d: %v", agency, sequence, err)
-			return nil
-		}
-		st, err := envelopeAt(c.v, e.ID)
-		if err != nil {
-			return err
-		}
-		if st == nil || st.Lane != lane {
-			c.find(e.ID, "is in the inbox of %s, and does not exist", agency)
-			return nil
-		}
-		d, err := deliveryAt(c.v, e.ID, st, routing.AgencyCode(agency))
-		if err != nil {
-			return err
-		}
-		if d == nil || d.Place != inInbox || d.Sequence != sequence {
-			c.find(e.ID, "is in the inbox of %s, who does not wait for it", agency)
-		}
-		return nil
-	})
 }

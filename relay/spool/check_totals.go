@@ -6,7 +6,7 @@ import (
 )
 
 func (c *checker) transfers() error {
-	return c.v.Each(index.Transfers(), func(key, value []byte) error {
+	return c.each(index.Transfers(), func(key, value []byte) error {
 		c.counted.Transfers++
 		t, err := decodeTransfer(value)
 		if err != nil {
@@ -20,7 +20,7 @@ func (c *checker) transfers() error {
 
 // chunks checks that every chunk belongs to an envelope or a transfer.
 func (c *checker) chunks() error {
-	return c.v.Each(index.AllChunks(), func(key, value []byte) error {
+	return c.each(index.AllChunks(), func(key, value []byte) error {
 		id, generation := index.ParseChunkOwner(key)
 		l, err := decodeLocation(value)
 		if err != nil {
@@ -47,7 +47,7 @@ func (c *checker) chunks() error {
 }
 
 func (c *checker) expiries() error {
-	return c.v.Each(index.Expiries(), func(key, _ []byte) error {
+	return c.each(index.Expiries(), func(key, _ []byte) error {
 		at, purpose, id := index.ParseExpiryKey(key)
 		st, err := envelopeAt(c.v, id)
 		if err != nil {
@@ -61,17 +61,22 @@ func (c *checker) expiries() error {
 }
 
 func (c *checker) documents() error {
-	return c.v.Each(index.Documents(), func(_, value []byte) error {
+	return c.each(index.Documents(), func(_, value []byte) error {
 		id, err := envelope.IDFromBytes(value)
 		if err != nil {
 			c.find(envelope.ID{}, "a sender's document id names no envelope: %v", err)
 			return nil
 		}
-		found, err := c.v.Has(index.EnvelopeKey(id))
-		if err == nil && !found {
+		st, err := envelopeAt(c.v, id)
+		switch {
+		case err != nil:
+			return err
+		case st == nil:
 			c.find(id, "is named by a sender's document id, and does not exist")
+		case !st.Keyed:
+			c.find(id, "is named by a sender's document id, and has not claimed it")
 		}
-		return err
+		return nil
 	})
 }
 

@@ -221,7 +221,8 @@ func appendCustody(b []byte, c *envelope.Custody) []byte {
 	b = appendHeader(b, c)
 	b = appendBool(b, c.FromSender)
 	b = appendCodes(b, c.Inboxes)
-	return appendOnward(b, c.Onward)
+	b = appendOnward(b, c.Onward)
+	return appendCodes(b, c.Kept)
 }
 
 func readCustody(r *reader) *envelope.Custody {
@@ -229,5 +230,6 @@ func readCustody(r *reader) *envelope.Custody {
 	c.FromSender = r.bool()
 	c.Inboxes = readAgencies(r)
 	c.Onward = readOnward(r)
+	c.Kept = readAgencies(r)
 	return c
 }

@@ -106,7 +106,7 @@ func (in *Incoming) commit(ctx context.Context) (g *group, err error) {
 	}
 	defer s.give()
 	var claimed [][]byte
-	if c.FromSender {
+	if claimsDocument(c) {
 		key := index.DocumentKey(c.Sender, c.DocumentID)
 		if holder, free := s.claims.claim(key, c.ID); !free {
 			return nil, reused(c, holder)
@@ -199,6 +199,9 @@ func (s *Spool) checkCustody(c *envelope.Custody) error {
 		return nil
 	}
 	if err := once(c.Inboxes); err != nil {
+		return err
+	}
+	if err := once(c.Kept); err != nil {
 		return err
 	}
 	relays := make(map[routing.RelayID]bool)

@@ -2,29 +2,221 @@ package spool
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"slices"
 
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/spool/index"
 	"github.com/truclienthong/truc/routing"
 )
 
+// Facts that change who answers for an envelope. They are durable on return,
+// change nothing the second time, and nothing where the envelope is not known.
+
 // Copy makes it a duty to have a second copy made at a relay, and ends the same
-// duty at others. Nothing is added where the relay has the envelope, or its
-// content is not here.
-func (s *Spool) Copy(ctx context.Context, f envelope.Copy) error { return errors.ErrUnsupported }
+// duty at others. Nothing is added where that relay has the envelope, where
+// every delivery has ended, or where the content is not here.
+func (s *Spool) Copy(ctx context.Context, f envelope.Copy) error {
+	f.At = s.instant(f.At)
+	err := s.sequencedFact(ctx, func(sequence uint64) record {
+		return &copyWanted{Copy: f, Sequence: sequence, Now: s.now()}
+	})
+	if err != nil {
+		return fmt.Errorf("copy %s to %s: %w", f.ID, f.Relay, err)
+	}
+	return nil
+}
 
-// Forget has a relay no longer count as a holder.
+// Forget has a relay no longer count as a holder of an envelope: it lost it.
+// Deliveries that it had custody of are to be rerouted first.
 func (s *Spool) Forget(ctx context.Context, id envelope.ID, holder routing.RelayID) error {
-	return errors.ErrUnsupported
+	err := s.sequencedFact(ctx, func(sequence uint64) record {
+		return &forgotten{ID: id, Holder: holder, Sequence: sequence, Now: s.now()}
+	})
+	if err != nil {
+		return fmt.Errorf("forget that %s has %s: %w", holder, id, err)
+	}
+	return nil
 }
 
-// TakeOver makes this relay the ingress of an envelope that is here.
+// sequencedFact is fact for a record that takes a sequence.
+func (s *Spool) sequencedFact(ctx context.Context, make func(sequence uint64) record) error {
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	g, err := s.append(ctx, true, nil, make(s.nextSequence()))
+	s.give()
+	if err != nil {
+		return err
+	}
+	return s.wait(g)
+}
+
+// Hold has an envelope stay where it is, or go on. The parts that hand on and
+// deliver see to it; the spool only remembers, until nothing is left to do.
+func (s *Spool) Hold(ctx context.Context, f envelope.Hold) error {
+	f.At, f.Note = s.instant(f.At), shortened(f.Note)
+	if err := s.fact(ctx, true, &holding{Hold: f, Now: s.now()}); err != nil {
+		return fmt.Errorf("hold %s: %w", f.ID, err)
+	}
+	return nil
+}
+
+// Reroute moves recipients of one duty to others. Those who were handed on to
+// From are handed on anew, for From may have lost them; those who left From in
+// another way, or are settled, stay. An envelope whose content was released
+// stays as it is.
+func (s *Spool) Reroute(ctx context.Context, f envelope.Reroute) error {
+	f.At = s.instant(f.At)
+	f.Elsewhere = slices.DeleteFunc(slices.Clone(f.Elsewhere), func(o envelope.Onward) bool { return o.Relay == s.cfg.Self })
+	err := s.claimingFact(ctx, f.ID, len(f.Inboxes) > 0, func(_ *index.View, _ *state, keyed bool) (record, error) {
+		return &rerouted{Reroute: f, Sequence: s.nextSequence(), Now: s.now(), Keyed: keyed}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("reroute %s: %w", f.ID, err)
+	}
+	return nil
+}
+
+// TakeOver makes this relay the ingress of an envelope that is here: it
+// remembers it from now on, and counts what becomes of each recipient. Copies
+// that were kept for the recipients named become duties.
 func (s *Spool) TakeOver(ctx context.Context, f envelope.TakeOver) error {
-	return errors.ErrUnsupported
+	f.At = s.instant(f.At)
+	err := s.claimingFact(ctx, f.ID, true, func(_ *index.View, _ *state, keyed bool) (record, error) {
+		return &takenOver{TakeOver: f, Sequence: s.nextSequence(), Now: s.now(), Keyed: keyed}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("take over %s: %w", f.ID, err)
+	}
+	return nil
 }
 
-// Hold has an envelope stay where it is, or go on.
-func (s *Spool) Hold(ctx context.Context, f envelope.Hold) error { return errors.ErrUnsupported }
+// Revive makes duties again of deliveries that were given up, at the ingress,
+// with more time than they had. What its sender took back stays settled.
+//
+// The refusals are NOT_FOUND; WRONG_STATE where this relay is not the ingress,
+// the content was released, or none of the recipients named was given up; and
+// INVALID_FIELD where there would not be more time.
+func (s *Spool) Revive(ctx context.Context, f envelope.Revive) error {
+	f.At, f.Note = s.instant(f.At), shortened(f.Note)
+	err := s.claimingFact(ctx, f.ID, len(f.Inboxes) > 0, func(v *index.View, st *state, keyed bool) (record, error) {
+		if err := revivable(v, st, f); err != nil {
+			return nil, err
+		}
+		return &revived{Revive: f, Sequence: s.nextSequence(), Now: s.now(), Keyed: keyed}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("revive %s: %w", f.ID, err)
+	}
+	return nil
+}
 
-// Revive makes duties again of deliveries that were given up.
-func (s *Spool) Revive(ctx context.Context, f envelope.Revive) error { return errors.ErrUnsupported }
+func revivable(v *index.View, st *state, f envelope.Revive) error {
+	wrong := func(format string, args ...any) error {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_STATE, format, args...)
+	}
+	switch {
+	case st == nil:
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, "envelope %s is not known here", f.ID)
+	case !st.FromSender:
+		return wrong("envelope %s was accepted by relay %s: revive it there", f.ID, st.Ingress)
+	case !st.holdsContent():
+		return wrong("content of envelope %s was released: have its sender send it again", f.ID)
+	case !f.ExpiresAt.After(st.ExpiresAt) && !st.ExpiresAt.IsZero():
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,
+			"envelope %s already has until %s: give it more time", f.ID, st.ExpiresAt)
+	}
+	all := slices.Clone(f.Inboxes)
+	for _, o := range f.Onward {
+		all = append(all, o.Agencies...)
+	}
+	for _, a := range all {
+		d, err := deliveryAt(v, f.ID, st, a)
+		if err != nil {
+			return err
+		}
+		if d != nil && d.dead() {
+			return nil
+		}
+	}
+	return wrong("none of the %d deliveries of envelope %s was given up", len(all), f.ID)
+}
+
+// claimingFact appends one record that make decides on while nothing else
+// happens to the envelope, whose state is nil if it is not known. If it is to
+// claim the sender's document id, keyed tells whether that was free; a fact is
+// not refused because it was not.
+func (s *Spool) claimingFact(ctx context.Context, id envelope.ID, claim bool,
+	make func(v *index.View, st *state, keyed bool) (record, error),
+) error {
+	if err := s.takeFor(ctx, id); err != nil {
+		return err
+	}
+	g, err := func() (g *group, err error) {
+		var claimed [][]byte
+		defer func() {
+			if g == nil {
+				s.claims.drop(claimed)
+			}
+		}()
+		if claim {
+			if claimed, err = s.claimDocument(id); err != nil {
+				return nil, err
+			}
+		}
+		v := s.store.View()
+		defer v.Close()
+		st, err := envelopeAt(v, id)
+		if err != nil {
+			return nil, err
+		}
+		r, err := make(v, st, claimed != nil)
+		if err != nil {
+			return nil, err
+		}
+		return s.append(ctx, true, claimed, r)
+	}()
+	s.give()
+	if err != nil {
+		return err
+	}
+	return s.wait(g)
+}
+
+// claimDocument claims the sender's document id of an envelope that is here, if
+// nobody has it; nil: somebody has, or it needs none. As in Incoming.commit the
+// claim is made before looking.
+func (s *Spool) claimDocument(id envelope.ID) ([][]byte, error) {
+	key, err := s.unclaimed(id)
+	if key == nil || err != nil {
+		return nil, err
+	}
+	if _, free := s.claims.claim(key, id); !free {
+		return nil, nil
+	}
+	v := s.store.View()
+	defer v.Close()
+	if taken, err := v.Has(key); taken || err != nil {
+		s.claims.drop([][]byte{key})
+		return nil, err
+	}
+	return [][]byte{key}, nil
+}
+
+// unclaimed returns the key of the document id of an envelope that has not
+// claimed it.
+func (s *Spool) unclaimed(id envelope.ID) ([]byte, error) {
+	v := s.store.View()
+	defer v.Close()
+	st, err := envelopeAt(v, id)
+	if err != nil || st == nil || st.Keyed || st.Report || st.released() {
+		return nil, err
+	}
+	c, err := headerAt(v, id)
+	if err != nil {
+		return nil, err
+	}
+	return index.DocumentKey(c.Sender, c.DocumentID), nil
+}

@@ -23,7 +23,7 @@ func (s *Spool) Dump() map[string]string {
 	out := make(map[string]string)
 	v := s.store.View()
 	defer v.Close()
-	for table := range 16 {
+	for table := range 20 {
 		err := v.Each([]byte{byte(table)}, func(key, value []byte) error {
 			if table != 0 || key[1] == index.CountersKey()[1] {
 				out[fmt.Sprintf("%x", key)] = fmt.Sprintf("%x", value)
@@ -59,10 +59,10 @@ func Break(cfg Config, what string, id envelope.ID) error {
 			st.b.Delete(index.DocumentKey("H26", "doc-1"))
 		case "segment":
 			st.live(h.st.Shares[0].Segment, 8)
-			st.b.Put([]byte{15}, nil)
+			st.b.Put([]byte{255}, nil)
 		case "counters":
 			st.counters.Accepted++
-			st.b.Put([]byte{15}, nil)
+			st.b.Put([]byte{255}, nil)
 		}
 		return nil
 	})

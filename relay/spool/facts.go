@@ -50,7 +50,8 @@ func (s *Spool) fact(ctx context.Context, sync bool, r record) error {
 }
 
 // HandOn says that the next hop has custody of recipients of a duty, which ends
-// when none is left; without recipients it ends the duty to hand on a report.
+// when none is left; without recipients it ends the duty to hand on a report, or
+// to have a copy made, which this relay itself as next hop says was given up.
 // What was handed on before, or settled, changes nothing.
 func (s *Spool) HandOn(ctx context.Context, f envelope.HandedOn) error {
 	f.At = s.instant(f.At)
@@ -72,29 +73,10 @@ func (s *Spool) Defer(ctx context.Context, id envelope.ID, destination routing.R
 	return nil
 }
 
-// Reroute moves recipients of one duty to others. Those who were handed on to
-// From are handed on anew, for From may have lost them; those who left From in
-// another way, or are settled, stay. An envelope whose content was released
-// stays as it is.
-func (s *Spool) Reroute(ctx context.Context, f envelope.Reroute) error {
-	f.At = s.instant(f.At)
-	if err := s.take(ctx); err != nil {
-		return fmt.Errorf("reroute %s: %w", f.ID, err)
-	}
-	g, err := s.append(ctx, true, nil, &rerouted{Reroute: f, Sequence: s.nextSequence(), Now: s.now()})
-	s.give()
-	if err == nil {
-		err = s.wait(g)
-	}
-	if err != nil {
-		return fmt.Errorf("reroute %s: %w", f.ID, err)
-	}
-	return nil
-}
-
 // Settle ends deliveries, each with its report in one step, all of them with
 // one sync. It returns how many of them were not settled before: the reports of
-// the others are not taken.
+// the others are not taken. The end of the last one at the ingress also ends the
+// duties to have copies made.
 func (s *Spool) Settle(ctx context.Context, batch []envelope.Settlement) (int, error) {
 	total := 0
 	for len(batch) > 0 {

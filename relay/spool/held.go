@@ -30,6 +30,12 @@ type held struct {
 	// fresh: no key of the envelope existed before this record; dropped: they
 	// existed and were all deleted.
 	fresh, dropped bool
+	// listed is in which tables the envelope stands.
+	listed membership
+	// sequence is that of the record, for a new place in the table sole.
+	sequence uint64
+	// renewed: the time until the release begins again.
+	renewed bool
 }
 
 func (s *step) load(id envelope.ID) (*held, error) {
@@ -41,6 +47,7 @@ func (s *step) load(id envelope.ID) (*held, error) {
 	if st == nil {
 		h.st = new(state)
 	}
+	h.listed = h.st.membership()
 	return h, nil
 }
 
@@ -51,6 +58,7 @@ func (s *step) create(h *held, c *envelope.Custody, at time.Time) {
 	h.st = &state{
 		Origins: h.st.Origins, Last: h.st.Last,
 		CommittedAt: at, Lane: c.Lane, Size: c.Size(), NotBefore: c.NotBefore, ExpiresAt: c.ExpiresAt, Report: c.Report,
+		Sender: c.Sender, Ingress: c.Ingress,
 	}
 	s.writeHeader(h.id, c)
 	s.counters.Envelopes++
@@ -225,6 +233,9 @@ func (s *step) dequeue(h *held, relay routing.RelayID, agencies []routing.Agency
 	}
 	q.Agencies = rest
 	tookBare = bare && q.Bare
+	if len(taken) == 0 && !tookBare {
+		return nil, false, nil
+	}
 	h.st.Open -= uint32(len(taken))
 	if tookBare {
 		q.Bare = false
@@ -250,7 +261,7 @@ func (s *step) toInbox(h *held, d *delivery, sequence uint64, at time.Time) {
 	d.Transport = exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING
 	h.change(d)
 	h.st.Open++
-	s.counters.Inboxed++
+	s.inboxed(d.Agency, 1)
 	s.b.Insert(index.InboxKey(d.Agency, h.st.Lane, sequence), encodeInboxed(inboxed{
 		ID: h.id, ArrivedAt: at, NotBefore: h.st.NotBefore, Size: h.st.Size,
 	}))
@@ -261,13 +272,14 @@ func (s *step) toInbox(h *held, d *delivery, sequence uint64, at time.Time) {
 func (s *step) leaveInbox(h *held, d *delivery) {
 	s.b.Delete(index.InboxKey(d.Agency, h.st.Lane, d.Sequence))
 	h.st.Open--
-	s.counters.Inboxed--
+	s.inboxed(d.Agency, -1)
 }
 
 // save writes back what the record changed; effective facts count up the
-// revision.
+// revision. A hold ends with the last duty.
 func (s *step) save(h *held, now time.Time) {
 	h.st.Revision++
+	h.st.Held = h.st.Held && !h.st.done()
 	for agency := range h.changed {
 		if h.st.Paged {
 			d := h.touched[agency]
@@ -280,56 +292,11 @@ func (s *step) save(h *held, now time.Time) {
 
 // write puts the state; what was recycled cannot bring the envelope back.
 func (s *step) write(h *held) {
+	s.enlist(h)
 	h.st.Origins = slices.DeleteFunc(h.st.Origins, func(n uint64) bool { return s.segments[n] == nil })
 	if h.fresh {
 		s.b.Insert(index.EnvelopeKey(h.id), encodeState(h.st))
 	} else {
 		s.b.Put(index.EnvelopeKey(h.id), encodeState(h.st))
 	}
-}
-
-// schedule keeps the envelope's one key in the table expiry.
-func (s *step) schedule(h *held, now time.Time) {
-	st := h.st
-	var at time.Time
-	var due index.Purpose
-	switch {
-	case st.released():
-		at, due = st.ReleasedAt.Add(s.retention.record(st)), index.Forget
-	case st.done() && st.Due == index.Release:
-		at, due = st.DueAt, st.Due
-	case st.done():
-		at, due = now.Add(s.retention.content(st)), index.Release
-		s.woken.due = true
-	case !h.st.ExpiresAt.IsZero():
-		at, due = h.st.ExpiresAt, index.Expire
-	}
-	if at.Equal(st.DueAt) && due == st.Due {
-		return
-	}
-	if st.Due != 0 {
-		s.b.Delete(index.ExpiryKey(st.DueAt, st.Due, h.id))
-	}
-	switch key := index.ExpiryKey(at, due, h.id); {
-	case due == 0:
-	case h.dropped:
-		s.b.Put(key, nil) // perhaps the one deleted just now
-	default:
-		s.b.Insert(key, nil)
-	}
-	st.DueAt, st.Due = at, due
-}
-
-func (r Retention) record(st *state) time.Duration {
-	if st.Report {
-		return r.Report
-	}
-	return r.Record
-}
-
-func (r Retention) content(st *state) time.Duration {
-	if st.FromSender {
-		return r.Ingress
-	}
-	return r.Transit
 }

@@ -155,7 +155,7 @@ func (in *Incoming) resume() error {
 
 // documentFree refuses a document id that the sender gave to something else.
 func documentFree(v *index.View, c *envelope.Custody) error {
-	if !c.FromSender {
+	if !claimsDocument(c) {
 		return nil
 	}
 	b, found, err := v.Get(index.DocumentKey(c.Sender, c.DocumentID))
@@ -176,10 +176,13 @@ func knows(v *index.View, st *state, c *envelope.Custody) (bool, error) {
 	if c.FromSender && !st.FromSender {
 		return false, nil
 	}
-	inboxes, onward, err := missing(v, st, c, func(a routing.AgencyCode) (*delivery, error) {
+	if !c.FromSender && st.Open > 0 && prolongs(c, st) {
+		return false, nil
+	}
+	lacking, err := missing(v, st, c, func(a routing.AgencyCode) (*delivery, error) {
 		return deliveryAt(v, c.ID, st, a)
 	})
-	return err == nil && len(inboxes) == 0 && len(onward) == 0, err
+	return err == nil && lacking.none(), err
 }
 
 // contiguous returns how much of each part a transfer has, and false if there

@@ -175,9 +175,14 @@ func TestADocumentIDIsForOneEnvelope(t *testing.T) {
 	other.DocumentID = p.DocumentID
 	_, err := n.put(other)
 	wantReason(t, err, reused)
-	// As a relay on the way it is none of its business.
+	// Nor do the two meet at a recipient's home.
 	other.FromSender = false
-	n.mustPut(other)
+	_, err = n.put(other)
+	wantReason(t, err, reused)
+	// To a relay on the way, or one that keeps a copy, it is no business.
+	transit := newParcel(2, 100).onward("nam", "A")
+	transit.DocumentID, transit.Kept = p.DocumentID, []routing.AgencyCode{"C"}
+	n.mustPut(transit)
 	if id, found, err := n.ByDocument(p.Sender, p.DocumentID); id != p.ID || !found || err != nil {
 		t.Errorf("the document is %v, %v, %v, want the first envelope", id, found, err)
 	}
@@ -272,6 +277,7 @@ func TestTheSameEnvelopeAgain(t *testing.T) {
 // not done again. Conservation holds all the way.
 func TestIngressRemembers(t *testing.T) {
 	cfg := config(t)
+	cfg.Retention.Dead = time.Millisecond
 	n := start(t, cfg)
 	p := newParcel(1, 300<<10).fromSender().inbox("A").onward("nam", "B", "C")
 	n.mustPut(p)

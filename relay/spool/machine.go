@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
@@ -23,6 +22,10 @@ type Counters struct {
 	Inboxed, Queued int64
 	// Transfers are in progress or waiting to be resumed.
 	Transfers int64
+	// Sole are envelopes accepted here that no other relay is known to have,
+	// DeadLetters those that were given up for some recipient and can be
+	// revived, Held those that an operator holds.
+	Sole, DeadLetters, Held int64
 	Tally
 }
 
@@ -65,7 +68,7 @@ func (t *Tally) fields() []*int64 {
 
 func (m *machine) numbers() []*int64 {
 	c := &m.counters
-	own := []*int64{&c.Envelopes, &c.Bytes, &c.Inboxed, &c.Queued, &c.Transfers}
+	own := []*int64{&c.Envelopes, &c.Bytes, &c.Inboxed, &c.Queued, &c.Transfers, &c.Sole, &c.DeadLetters, &c.Held}
 	return slices.Concat(own, c.fields(), m.forgotten.fields())
 }
 
@@ -118,7 +121,9 @@ type machine struct {
 type woken struct {
 	relays   []routing.RelayID
 	agencies []routing.AgencyCode
+	copies   []envelope.ID
 	newRelay bool
+	sole     bool
 	due      bool
 }
 
@@ -294,6 +299,9 @@ type step struct {
 	b    *index.Batch
 	at   journal.Position
 	size int64
+	// used and waits are what the record adds to the tables usage and waiting.
+	used  map[routing.AgencyCode]usage
+	waits map[routing.AgencyCode]int64
 }
 
 // apply puts one record into the index, where it is visible afterwards.
@@ -317,6 +325,9 @@ func (m *machine) change(s *step, fn func(*step) error) error {
 	s.machine, s.v, s.b = m, m.store.Latest(), &m.batch
 	m.mu.Lock()
 	err := fn(s)
+	if err == nil {
+		err = s.count()
+	}
 	m.mu.Unlock()
 	if err != nil {
 		return err
@@ -345,23 +356,4 @@ func (s *step) sequenced(sequence uint64) { s.sequence = max(s.sequence, sequenc
 func (s *step) event(h *held, e envelope.Event) {
 	h.events++
 	s.b.Put(index.EventKey(h.id, h.st.Revision<<16|h.events), encodeEvent(e))
-}
-
-// Retention says how long what is kept, counted from the end of the last duty.
-type Retention struct {
-	// Ingress is for content of envelopes that were accepted here from their
-	// sender, counted from the last recipient's outcome; 0: let go at once.
-	Ingress time.Duration
-	// Dead is for content of such envelopes with deliveries that were given up,
-	// so that they can be revived; 0: 30 days.
-	Dead time.Duration
-	// Transit is for content of all others.
-	Transit time.Duration
-	// Record is for everything but the content: the record, the trace and the
-	// sender's document id; 0: 400 days.
-	Record time.Duration
-	// Report is the same for a relay's reports; 0: 7 days.
-	Report time.Duration
-	// Transfer is how long an unfinished transfer may be resumed; 0: 24 hours.
-	Transfer time.Duration
 }

@@ -249,7 +249,7 @@ func (m *model) reroute(rt *rapid.T) {
 // cut begins a transfer and leaves it.
 func (m *model) cut(rt *rapid.T) {
 	p := newParcel(uint64(rapid.IntRange(0, 9).Draw(rt, "envelope")), 500<<10).inbox("A")
-	p.Header = append(p.Header, "cut"...)
+	p.Header, p.DocumentID = append(p.Header, "cut"...), p.DocumentID+" cut"
 	p.ID = envelope.ComputeID("x", "y", p.Header)
 	in, err := m.n.Begin(context.Background(), &p.Custody)
 	if err != nil {

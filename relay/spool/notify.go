@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/routing"
 )
 
 // stripes bounds how many channels wait for changes: a channel belongs to a
@@ -66,8 +67,14 @@ func (s *Spool) announce() {
 	for _, agency := range w.agencies {
 		s.notify.agencies.of(string(agency)).wake()
 	}
+	for _, id := range w.copies {
+		s.notify.copies.of(string(id[:])).wake()
+	}
 	if w.newRelay {
 		s.notify.destinations.wake()
+	}
+	if w.sole {
+		s.notify.sole.wake()
 	}
 	if w.due {
 		select {
@@ -75,8 +82,23 @@ func (s *Spool) announce() {
 		default:
 		}
 	}
-	*w = woken{relays: w.relays[:0], agencies: w.agencies[:0]}
+	*w = woken{relays: w.relays[:0], agencies: w.agencies[:0], copies: w.copies[:0]}
 }
+
+// QueueChanged returns a channel that is closed when something is added to the
+// queue of a relay, now and then also for nothing. Take it before reading.
+func (s *Spool) QueueChanged(relay routing.RelayID) <-chan struct{} {
+	return s.notify.relays.of(string(relay)).wait()
+}
+
+// InboxChanged is QueueChanged for an inbox.
+func (s *Spool) InboxChanged(agency routing.AgencyCode) <-chan struct{} {
+	return s.notify.agencies.of(string(agency)).wait()
+}
+
+// DestinationsChanged returns a channel that is closed when something is queued
+// for a relay that nothing was queued for.
+func (s *Spool) DestinationsChanged() <-chan struct{} { return s.notify.destinations.wait() }
 
 // CopiesChanged returns a channel that is closed when another relay is known to
 // have an envelope, now and then also for nothing. Take it before Record.

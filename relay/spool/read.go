@@ -13,7 +13,8 @@ import (
 )
 
 // Record returns what is known of an envelope. Inboxes and Onward are the
-// duties that are still open.
+// duties that are still open, Kept those for whom a copy is still kept. Ingress
+// and ExpiresAt are what they are now, not what they were at first.
 func (s *Spool) Record(id envelope.ID) (*envelope.Record, error) {
 	v := s.store.View()
 	defer v.Close()
@@ -32,9 +33,10 @@ func recordAt(v *index.View, id envelope.ID, st *state) (*envelope.Record, error
 	if err != nil {
 		return nil, err
 	}
-	c.FromSender = st.FromSender
+	c.FromSender, c.Ingress, c.ExpiresAt = st.FromSender, st.Ingress, st.ExpiresAt
 	out := &envelope.Record{
-		Custody: *c, CommittedAt: st.CommittedAt, Copies: 1 + uint32(len(st.Holders)), ContentReleased: st.released(),
+		Custody: *c, CommittedAt: st.CommittedAt, Copies: 1 + uint32(len(st.Holders)), Holders: st.Holders,
+		Held: st.Held, ContentReleased: st.released(),
 	}
 	all, err := deliveriesAt(v, id, st)
 	if err != nil {
@@ -47,6 +49,8 @@ func recordAt(v *index.View, id envelope.ID, st *state) (*envelope.Record, error
 		switch d.Place {
 		case inInbox:
 			out.Inboxes = append(out.Inboxes, d.Agency)
+		case kept:
+			out.Kept = append(out.Kept, d.Agency)
 		case inQueue:
 			queues[d.Home] = append(queues[d.Home], d.Agency)
 		}
@@ -91,8 +95,9 @@ func eventsAt(v *index.View, id envelope.ID, st *state) ([]envelope.Event, error
 	if err != nil {
 		return nil, err
 	}
-	first := envelope.Event{At: st.CommittedAt, Action: takenAction(st.FromSender)}
-	if len(c.Visited) > 0 && !st.FromSender {
+	accepted := st.FromSender && !st.TookOver
+	first := envelope.Event{At: st.CommittedAt, Action: takenAction(accepted)}
+	if len(c.Visited) > 0 && !accepted {
 		first.Peer = c.Visited[len(c.Visited)-1]
 	}
 	events := []envelope.Event{first}
@@ -174,6 +179,7 @@ func (s *Spool) Queue(relay routing.RelayID, after envelope.Position, max int) (
 	defer v.Close()
 	it := v.Iterator(index.Queue(relay))
 	defer it.Close()
+	held := s.heldAt(v)
 	var out []envelope.QueueEntry
 	for _, lane := range lanesFrom(after) {
 		k := headKey{relay, lane}
@@ -199,8 +205,12 @@ func (s *Spool) Queue(relay routing.RelayID, after envelope.Position, max int) (
 			if err != nil {
 				return nil, err
 			}
+			isHeld, err := held(q.ID)
+			if err != nil {
+				return nil, err
+			}
 			out = append(out, envelope.QueueEntry{
-				ID: q.ID, Sequence: sequence, Lane: lane, Size: q.Size, QueuedAt: q.QueuedAt,
+				ID: q.ID, Held: isHeld, Sequence: sequence, Lane: lane, Size: q.Size, QueuedAt: q.QueuedAt,
 				Onward: envelope.Onward{Relay: relay, Agencies: q.Agencies},
 				Tries:  q.Tries, NextTry: q.NextTry, LastError: q.LastError,
 			})
@@ -216,6 +226,7 @@ func (s *Spool) Inbox(agency routing.AgencyCode, after envelope.Position, max in
 	defer v.Close()
 	it := v.Iterator(index.Inbox(agency))
 	defer it.Close()
+	held := s.heldAt(v)
 	var out []envelope.InboxEntry
 	for _, lane := range lanesFrom(after) {
 		it.Seek(index.InboxKey(agency, lane, firstAfter(after, lane)))
@@ -228,8 +239,12 @@ func (s *Spool) Inbox(agency routing.AgencyCode, after envelope.Position, max in
 			if err != nil {
 				return nil, err
 			}
+			isHeld, err := held(e.ID)
+			if err != nil {
+				return nil, err
+			}
 			out = append(out, envelope.InboxEntry{
-				ID: e.ID, Agency: agency, Sequence: sequence, Lane: lane,
+				ID: e.ID, Held: isHeld, Agency: agency, Sequence: sequence, Lane: lane,
 				ArrivedAt: e.ArrivedAt, NotBefore: e.NotBefore, Size: e.Size,
 			})
 		}
@@ -249,28 +264,6 @@ func lanesFrom(after envelope.Position) []envelope.Lane {
 	return lanes
 }
 
-// InboxAgencies lists at most max agencies with something in their inbox here, behind
-// one of them, in an order of their own; it begins with the empty code.
-func (s *Spool) InboxAgencies(after routing.AgencyCode, max int) ([]routing.AgencyCode, error) {
-	v := s.store.View()
-	defer v.Close()
-	it := v.Iterator(index.Inboxes())
-	defer it.Close()
-	var agencies []routing.AgencyCode
-	for behind := after; len(agencies) < max; {
-		if behind != "" {
-			it.Seek(append(index.Inbox(behind), 0xff)) // no lane ranks so low
-		}
-		if !it.Valid() {
-			break
-		}
-		code, _, _ := index.ParsePlace(it.Key())
-		behind = routing.AgencyCode(code)
-		agencies = append(agencies, behind)
-	}
-	return agencies, it.Err()
-}
-
 // firstAfter is the first sequence of a lane that is behind a position.
 func firstAfter(after envelope.Position, lane envelope.Lane) uint64 {
 	if after == (envelope.Position{}) || lane != after.Lane {
@@ -278,36 +271,6 @@ func firstAfter(after envelope.Position, lane envelope.Lane) uint64 {
 	}
 	return after.Sequence + 1
 }
-
-// Destinations lists the relays that something is queued for, in order.
-func (s *Spool) Destinations() ([]routing.RelayID, error) {
-	m := s.machine
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var relays []routing.RelayID
-	for relay, n := range m.lengths {
-		if n > 0 {
-			relays = append(relays, relay)
-		}
-	}
-	slices.Sort(relays)
-	return relays, s.refusal()
-}
-
-// QueueChanged returns a channel that is closed when something is added to the
-// queue of a relay, now and then also for nothing. Take it before reading.
-func (s *Spool) QueueChanged(relay routing.RelayID) <-chan struct{} {
-	return s.notify.relays.of(string(relay)).wait()
-}
-
-// InboxChanged is QueueChanged for an inbox.
-func (s *Spool) InboxChanged(agency routing.AgencyCode) <-chan struct{} {
-	return s.notify.agencies.of(string(agency)).wait()
-}
-
-// DestinationsChanged returns a channel that is closed when something is queued
-// for a relay that nothing was queued for.
-func (s *Spool) DestinationsChanged() <-chan struct{} { return s.notify.destinations.wait() }
 
 // sequenceIn returns the sequence of the entry an iterator stands on, if that is of
 // the lane.

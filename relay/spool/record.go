@@ -38,9 +38,14 @@ const (
 	typeMoved     uint8 = 11 // bytes of a part, written again elsewhere
 	typeState     uint8 = 12 // all that is known of an envelope, in place of earlier records
 	typeBuried    uint8 = 13 // released envelopes, said again before their release is recycled
+	typeHeld      uint8 = 14 // an operator holds the envelope, or lets it go on
+	typeRevived   uint8 = 15 // deliveries that were given up are duties again
+	typeCopy      uint8 = 16 // a second copy is to be made
+	typeTakenOver uint8 = 17 // this relay remembers the envelope in place of its ingress
+	typeForgotten uint8 = 18 // another relay no longer counts as a holder
 )
 
-const recordVersion = 1
+const recordVersion = 2
 
 // statementStart is where the statement starts in a payload.
 const statementStart = 5
@@ -122,6 +127,16 @@ func newRecord(kind uint8) record {
 		return new(moved)
 	case typeState:
 		return new(stateRecord)
+	case typeHeld:
+		return new(holding)
+	case typeRevived:
+		return new(revived)
+	case typeCopy:
+		return new(copyWanted)
+	case typeTakenOver:
+		return new(takenOver)
+	case typeForgotten:
+		return new(forgotten)
 	}
 	return nil
 }
@@ -132,8 +147,12 @@ func recordOf(kind uint8, payload []byte) (record, error) {
 	if r == nil {
 		return nil, fmt.Errorf("record of type %d: %w", kind, errFormat)
 	}
-	if len(payload) < statementStart || payload[0] != recordVersion {
+	if len(payload) < statementStart {
 		return nil, fmt.Errorf("record of type %d: %w", kind, errFormat)
+	}
+	if payload[0] != recordVersion {
+		return nil, fmt.Errorf("record of type %d has version %d, this program reads and writes version %d: the spool belongs to another release",
+			kind, payload[0], recordVersion)
 	}
 	length := binary.BigEndian.Uint32(payload[1:])
 	if uint64(length) > uint64(len(payload)-statementStart) {

@@ -13,6 +13,8 @@ type rerouted struct {
 	// Sequence is that of the new queue and inbox entries.
 	Sequence uint64
 	Now      time.Time
+	// Keyed: the sender's document id is claimed with the inboxes.
+	Keyed bool
 }
 
 func (*rerouted) kind() uint8            { return typeRerouted }
@@ -22,13 +24,14 @@ func (r *rerouted) appendStatement(b []byte) []byte {
 	b = appendCodes(appendText(append(b, r.ID[:]...), r.From), r.Agencies)
 	b = appendCodes(appendOnward(b, r.Onward), r.Inboxes)
 	b = appendTime(binary.AppendUvarint(b, r.Sequence), r.At)
-	return appendTime(b, r.Now)
+	return appendBool(appendOnward(appendTime(b, r.Now), r.Elsewhere), r.Keyed)
 }
 
 func (r *rerouted) readStatement(in *reader) {
 	r.ID, r.From, r.Agencies = in.id(), in.relay(), readAgencies(in)
 	r.Onward, r.Inboxes = readOnward(in), readAgencies(in)
 	r.Sequence, r.At, r.Now = in.number(), in.time(), in.time()
+	r.Elsewhere, r.Keyed = readOnward(in), in.bool()
 }
 
 type deferred struct {

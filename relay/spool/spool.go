@@ -198,11 +198,12 @@ func (c *Config) check() error {
 		return err
 	}
 	r := &c.Retention
-	for _, d := range []time.Duration{r.Ingress, r.Transit, r.Record, r.Report, r.Transfer} {
+	for _, d := range []time.Duration{r.Ingress, r.Dead, r.Transit, r.Record, r.Report, r.Transfer} {
 		if d < 0 {
 			return fmt.Errorf("retention %s is negative", d)
 		}
 	}
+	orDefault(&r.Dead, 30*24*time.Hour)
 	orDefault(&r.Record, 400*24*time.Hour)
 	orDefault(&r.Report, 7*24*time.Hour)
 	orDefault(&r.Transfer, 24*time.Hour)

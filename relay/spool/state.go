@@ -21,25 +21,31 @@ const layoutVersion = 1
 // rewrite them all.
 const inlineDeliveries = 16
 
-// place is where a delivery stands at this relay.
-type place byte
-
+// Where a delivery stands at this relay.
 const (
-	inInbox place = 1 + iota
-	inQueue
-	handedOn
-	settled
+	inInbox  = envelope.InInbox
+	inQueue  = envelope.InQueue
+	handedOn = envelope.Elsewhere
+	settled  = envelope.Settled
+	kept     = envelope.Kept
 )
-
-// waiting reports whether the delivery is still a duty of this relay.
-func (p place) waiting() bool { return p == inInbox || p == inQueue }
 
 // delivery is what this relay knows of one recipient's copy.
 type delivery struct {
 	envelope.Delivery
-	Place place
 	// Sequence is that of the inbox entry.
 	Sequence uint64
+}
+
+// open reports whether the content is here for the sake of the delivery: it is a
+// duty of this relay, or a copy is kept for it.
+func (d *delivery) open() bool { return d.Place == inInbox || d.Place == inQueue || d.Place == kept }
+
+// dead reports whether the delivery was given up and can be revived. What its
+// sender took back cannot.
+func (d *delivery) dead() bool {
+	return d.Place == settled && d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL &&
+		d.Reason != exchangev1.ErrorReason_ERROR_REASON_RECALLED
 }
 
 // duty is one open queue entry of an envelope.
@@ -78,9 +84,25 @@ type state struct {
 	Size                 uint64
 	NotBefore, ExpiresAt time.Time
 	Report               bool
+	Sender               routing.AgencyCode
+	// Ingress is the relay that remembers the envelope for its sender: that of
+	// the header, unless this one took over.
+	Ingress routing.RelayID
+	// TookOver: it came from another relay before this one was its ingress.
+	TookOver bool
+	// Keyed: its sender's document id leads to it.
+	Keyed bool
+	// Held: an operator holds it.
+	Held bool
 	// Count is the number of deliveries, Unsettled of those not settled, Open
-	// of those waiting here plus the duties without agency.
+	// of those waiting or kept here plus the duties without agency.
 	Count, Unsettled, Open uint32
+	// Failed is the number of deliveries that are dead, FailedAt since when the
+	// first was.
+	Failed   uint32
+	FailedAt time.Time
+	// Alone is its place in the table sole; 0: it is not there.
+	Alone uint64
 	// Paged: the deliveries have keys of their own.
 	Paged      bool
 	Deliveries []*delivery
@@ -153,7 +175,7 @@ func appendDelivery(b []byte, d *delivery) []byte {
 func readDelivery(r *reader) *delivery {
 	d := new(delivery)
 	d.Agency, d.Home = r.agency(), r.relay()
-	d.Place, d.Transport = place(r.byte()), exchangev1.TransportStatus(r.byte())
+	d.Place, d.Transport = envelope.Place(r.byte()), exchangev1.TransportStatus(r.byte())
 	d.Status, d.Reason = exchangev1.StatusCode(r.number()), exchangev1.ErrorReason(r.number())
 	d.Note, d.UpdatedAt, d.Sequence = r.text(), r.time(), r.number()
 	return d
@@ -211,9 +233,13 @@ func appendState(b []byte, st *state) []byte {
 	b = binary.AppendUvarint(append(b, byte(st.Lane)), st.Size)
 	b = appendTime(appendTime(b, st.NotBefore), st.ExpiresAt)
 	b = appendBool(b, st.Report)
+	b = appendText(appendText(b, st.Sender), st.Ingress)
+	b = appendBool(appendBool(appendBool(b, st.TookOver), st.Keyed), st.Held)
 	b = binary.AppendUvarint(b, uint64(st.Count))
 	b = binary.AppendUvarint(b, uint64(st.Unsettled))
 	b = binary.AppendUvarint(b, uint64(st.Open))
+	b = appendTime(binary.AppendUvarint(b, uint64(st.Failed)), st.FailedAt)
+	b = binary.AppendUvarint(b, st.Alone)
 	b = appendBool(b, st.Paged)
 	b = appendList(b, st.Deliveries, appendDelivery)
 	b = appendList(b, st.Duties, func(b []byte, d duty) []byte {
@@ -252,9 +278,17 @@ func readState(r *reader) *state {
 		NotBefore:   r.time(),
 		ExpiresAt:   r.time(),
 		Report:      r.bool(),
+		Sender:      r.agency(),
+		Ingress:     r.relay(),
+		TookOver:    r.bool(),
+		Keyed:       r.bool(),
+		Held:        r.bool(),
 		Count:       uint32(r.number()),
 		Unsettled:   uint32(r.number()),
 		Open:        uint32(r.number()),
+		Failed:      uint32(r.number()),
+		FailedAt:    r.time(),
+		Alone:       r.number(),
 		Paged:       r.bool(),
 		Deliveries:  readList(r, readDelivery),
 		Duties: readList(r, func(r *reader) duty {
@@ -276,112 +310,4 @@ func readState(r *reader) *state {
 	st.DueAt = r.time()
 	st.Due = index.Purpose(r.byte())
 	return st
-}
-
-// queued is the value of a queue entry.
-type queued struct {
-	ID       envelope.ID
-	QueuedAt time.Time
-	Size     uint64
-	// Bare: there is a duty without agency, a report to the relay itself.
-	Bare      bool
-	Agencies  []routing.AgencyCode
-	Tries     uint32
-	NextTry   time.Time
-	LastError string
-	// Deferred is the record that said so, the only one of its kind needed.
-	Deferred share
-}
-
-func encodeQueued(q *queued) []byte { return appendQueued([]byte{layoutVersion}, q) }
-
-func appendQueued(b []byte, q *queued) []byte {
-	b = append(b, q.ID[:]...)
-	b = appendTime(b, q.QueuedAt)
-	b = binary.AppendUvarint(b, q.Size)
-	b = appendBool(b, q.Bare)
-	b = appendCodes(b, q.Agencies)
-	b = binary.AppendUvarint(b, uint64(q.Tries))
-	b = appendTime(b, q.NextTry)
-	b = appendText(b, q.LastError)
-	b = binary.AppendUvarint(b, q.Deferred.Segment)
-	return binary.AppendUvarint(b, uint64(q.Deferred.Bytes))
-}
-
-func readQueued(r *reader) *queued {
-	return &queued{
-		ID: r.id(), QueuedAt: r.time(), Size: r.number(), Bare: r.bool(), Agencies: readAgencies(r),
-		Tries: uint32(r.number()), NextTry: r.time(), LastError: r.text(),
-		Deferred: share{r.number(), int64(r.number())},
-	}
-}
-
-func decodeQueued(b []byte) (*queued, error) {
-	r := versioned(b)
-	q := readQueued(r)
-	return q, r.done("queue entry")
-}
-
-// inboxed is the value of an inbox entry.
-type inboxed struct {
-	ID                   envelope.ID
-	ArrivedAt, NotBefore time.Time
-	Size                 uint64
-}
-
-func encodeInboxed(e inboxed) []byte {
-	b := append([]byte{layoutVersion}, e.ID[:]...)
-	b = appendTime(b, e.ArrivedAt)
-	b = appendTime(b, e.NotBefore)
-	return binary.AppendUvarint(b, e.Size)
-}
-
-func decodeInboxed(b []byte) (inboxed, error) {
-	r := versioned(b)
-	e := inboxed{r.id(), r.time(), r.time(), r.number()}
-	return e, r.done("inbox entry")
-}
-
-// transfer is an envelope on its way in.
-type transfer struct {
-	// Generation tells this try from earlier and later ones.
-	Generation uint64
-	TouchedAt  time.Time
-	// Ends is how much of each part is here.
-	Ends []uint64
-	// Begin is the record that opened it.
-	Begin share
-}
-
-func encodeTransfer(t *transfer) []byte {
-	b := binary.AppendUvarint([]byte{layoutVersion}, t.Generation)
-	b = appendTime(b, t.TouchedAt)
-	b = appendList(b, t.Ends, binary.AppendUvarint)
-	b = binary.AppendUvarint(b, t.Begin.Segment)
-	return binary.AppendUvarint(b, uint64(t.Begin.Bytes))
-}
-
-func decodeTransfer(b []byte) (*transfer, error) {
-	r := versioned(b)
-	t := &transfer{
-		Generation: r.number(), TouchedAt: r.time(), Ends: readList(r, (*reader).number),
-		Begin: share{r.number(), int64(r.number())},
-	}
-	return t, r.done("transfer")
-}
-
-func encodeEvent(e envelope.Event) []byte {
-	b := appendTime([]byte{layoutVersion}, e.At)
-	b = binary.AppendUvarint(b, uint64(e.Action))
-	b = appendText(b, e.Peer)
-	b = appendText(b, e.Agency)
-	return appendText(b, e.Note)
-}
-
-func decodeEvent(b []byte) (envelope.Event, error) {
-	r := versioned(b)
-	e := envelope.Event{
-		At: r.time(), Action: exchangev1.TraceAction(r.number()), Peer: r.relay(), Agency: r.agency(), Note: r.text(),
-	}
-	return e, r.done("event")
 }

@@ -14,10 +14,6 @@ type Stats struct {
 	Counters
 	// Queues is the length of every queue that is not empty.
 	Queues map[routing.RelayID]int64
-	// DeadLetters, Sole and Held count envelopes that were given up for some
-	// recipient and can be revived, that no other relay is known to have, and
-	// that an operator holds.
-	DeadLetters, Sole, Held int64
 	// Segments are the journal's, JournalBytes what they take on disk, of which
 	// LiveBytes are needed. IndexBytes is what the index takes.
 	Segments                            int

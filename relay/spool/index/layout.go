@@ -29,7 +29,16 @@ import (
 //	segment   number 8                                     bytes alive, origins it must outlive
 //	transfer  id 16                                        a transfer in progress
 //	length    length 1, relay                              entries in that queue
+//	away      length 1, holder, id 16                      empty; accepted here, not settled, the holder has it
+//	origin    length 1, ingress, id 16                     empty; in custody or kept here for another ingress
+//	sole      sequence 8, id 16                            accepted here, not settled, nobody else has it
+//	dead      nanoseconds since 1970 8, id 16              empty; given up for some recipient, can be revived
+//	held      id 16                                        empty; an operator holds it
+//	usage     length 1, sender                             envelopes accepted here and not settled, their bytes
+//	waiting   length 1, agency                             entries in that inbox
 //
+// An envelope is in away, origin, sole, dead and held, and counts in usage,
+// because its state says so; package spool keeps all of them in one function.
 // rank is the place of the lane in envelope.LaneOrder. The values are laid out
 // in package spool, beside what they hold.
 const (
@@ -46,6 +55,13 @@ const (
 	tableSegment
 	tableTransfer
 	tableLength
+	tableAway
+	tableOrigin
+	tableSole
+	tableDead
+	tableHeld
+	tableUsage
+	tableWaiting
 )
 
 // Items of the table meta.
@@ -206,8 +222,15 @@ func EventKey(id envelope.ID, number uint64) []byte {
 func Expiries() []byte { return []byte{tableExpiry} }
 
 // ExpiryTime is the beginning of the keys at or after an instant.
-func ExpiryTime(at time.Time) []byte {
-	return binary.BigEndian.AppendUint64([]byte{tableExpiry}, uint64(max(at.UnixNano(), 0)))
+func ExpiryTime(at time.Time) []byte { return timeKey(tableExpiry, at) }
+
+func timeKey(table byte, at time.Time) []byte {
+	key := make([]byte, 0, 1+8+1+16)
+	return binary.BigEndian.AppendUint64(append(key, table), uint64(max(at.UnixNano(), 0)))
+}
+
+func parseTime(key []byte) time.Time {
+	return time.Unix(0, int64(min(binary.BigEndian.Uint64(key[1:]), math.MaxInt64)))
 }
 
 // ExpiryKey says that something is due for an envelope.
@@ -217,8 +240,7 @@ func ExpiryKey(at time.Time, purpose Purpose, id envelope.ID) []byte {
 
 // ParseExpiryKey returns when what is due for which envelope.
 func ParseExpiryKey(key []byte) (at time.Time, purpose Purpose, id envelope.ID) {
-	nanos := binary.BigEndian.Uint64(key[1:])
-	return time.Unix(0, int64(min(nanos, math.MaxInt64))), Purpose(key[9]), envelope.ID(key[10:26])
+	return parseTime(key), Purpose(key[9]), envelope.ID(key[10:26])
 }
 
 // Segments is the prefix of all segments.
