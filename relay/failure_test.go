@@ -18,8 +18,15 @@ import (
 	"github.com/truclienthong/truc/relay/spool/journal"
 )
 
-// disk is the operating system's, until it fails to sync.
-type disk struct{ broken atomic.Bool }
+// disk is the operating system's, until it fails to sync; how much of it is free
+// is what a test says.
+type disk struct {
+	broken atomic.Bool
+	used   atomic.Uint64 // bytes of diskSize
+	looks  atomic.Uint64 // at what is free
+}
+
+const diskSize = 1 << 40
 
 var errDisk = errors.New("input/output error")
 
@@ -32,6 +39,11 @@ func (*disk) Lock(string) (io.Closer, error) { return nobody{}, nil }
 func (*disk) Rename(from, to string) error   { return os.Rename(from, to) }
 func (*disk) Remove(name string) error       { return os.Remove(name) }
 func (*disk) SyncDir(string) error           { return nil }
+func (d *disk) Space(string) (free, total uint64, err error) {
+	d.looks.Add(1)
+	return diskSize - d.used.Load(), diskSize, nil
+}
+
 func (d *disk) Create(name string) (journal.File, error) {
 	f, err := os.Create(name)
 	return &diskFile{f, d}, err

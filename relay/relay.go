@@ -99,6 +99,8 @@ type Config struct {
 	// CallsPerConnection is how many calls one connection may have open; 32,768:
 	// a gateway receives for as many as 20,000 agencies.
 	CallsPerConnection uint32
+	// LookEvery is how often free space and queues are looked at; 1 s.
+	LookEvery time.Duration
 	// StopTimeout bounds how long calls under way are waited for; 10 s.
 	StopTimeout time.Duration
 
@@ -147,7 +149,7 @@ func (c *Config) complete() error {
 			problems = append(problems, fmt.Errorf("%s is missing", need.name))
 		}
 	}
-	if c.Lifetime < 0 || c.StopTimeout < 0 || c.CopyWait < 0 || c.StreamsPerAgency < 0 || c.CallsPerAgency < 0 {
+	if c.Lifetime < 0 || c.StopTimeout < 0 || c.CopyWait < 0 || c.LookEvery < 0 || c.StreamsPerAgency < 0 || c.CallsPerAgency < 0 {
 		problems = append(problems, errors.New("limits and times must not be negative"))
 	}
 	if len(problems) > 0 {
@@ -161,6 +163,9 @@ func (c *Config) complete() error {
 	}
 	if c.CallsPerConnection == 0 {
 		c.CallsPerConnection = 32_768
+	}
+	if c.LookEvery == 0 {
+		c.LookEvery = time.Second
 	}
 	if c.StopTimeout == 0 {
 		c.StopTimeout = 10 * time.Second

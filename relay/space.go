@@ -19,10 +19,7 @@ import (
 // which is what frees the disk. A transfer that is under way may end, until half
 // of the reserve is used up; then it is refused at its next chunk, and resumed
 // from there when there is room.
-const (
-	lookEvery     = time.Second
-	diskFullRetry = 30 * time.Second
-)
+const diskFullRetry = 30 * time.Second
 
 // levels is what fills up here, as of the last look: it is asked at each submit,
 // and finding out costs more than that.
@@ -83,7 +80,7 @@ func (l *levels) set(free, reserve uint64) (changed bool) {
 
 // watchSpace looks at the levels until ctx ends.
 func (r *Relay) watchSpace(ctx context.Context, s *spool.Spool) {
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(r.config.LookEvery)
 	defer tick.Stop()
 	for blind := false; ; {
 		err := r.look(s)

@@ -49,8 +49,20 @@ type Config struct {
 	Voters []Voter `yaml:"voters,omitempty"`
 	// Limits bound what is accepted.
 	Limits Limits `yaml:"limits,omitempty"`
-	// Retention is how long content stays after its last duty is done.
+	// CopyWait is how long a submit waits for the second copy before it answers
+	// with one; empty: 5s.
+	CopyWait Duration `yaml:"copy_wait,omitempty"`
+	// Retention is how long content stays after its last duty is done: at the
+	// relay that accepted it, after every recipient has confirmed; elsewhere, after
+	// it was handed on or confirmed. Empty: it goes at once.
 	Retention Duration `yaml:"retention,omitempty"`
+	// RetentionDead is how long the relay that accepted an envelope keeps its
+	// content when deliveries were given up, so that they can be revived; empty: 30
+	// days (720h).
+	RetentionDead Duration `yaml:"retention_dead,omitempty"`
+	// RetentionRecord is how long it is known what became of an envelope, and the
+	// sender's id of a document cannot be used again; empty: 400 days (9600h).
+	RetentionRecord Duration `yaml:"retention_record,omitempty"`
 	// Lifetime is how long an envelope is tried when its sender does not say;
 	// empty: 30 days.
 	Lifetime Duration `yaml:"lifetime,omitempty"`
@@ -65,14 +77,6 @@ type Config struct {
 type Voter struct {
 	ID      string `yaml:"id"`
 	Address string `yaml:"address"`
-}
-
-// Limits bound what is accepted; 0 takes the default.
-type Limits struct {
-	// PartSize is the largest part in bytes; default 1 GiB.
-	PartSize uint64 `yaml:"part_size,omitempty"`
-	// Recipients is the most recipients of one envelope; default 20,000.
-	Recipients int `yaml:"recipients,omitempty"`
 }
 
 // Log says what is logged, to stderr.
@@ -179,9 +183,7 @@ func (c Config) check() error {
 	if n := len(c.Voters); n > 0 && n%2 == 0 {
 		problems = append(problems, fmt.Errorf("%d voters: an odd number is needed to survive half of the losses an even one pays for", n))
 	}
-	if c.Retention < 0 || c.Lifetime < 0 {
-		problems = append(problems, errors.New("retention and lifetime may not be negative"))
-	}
+	problems = append(problems, c.checkRetention(), c.Limits.check())
 	switch c.Log.Level {
 	case "", "debug", "info", "warn", "error":
 	default:

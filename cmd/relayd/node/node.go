@@ -23,7 +23,6 @@ import (
 	"github.com/truclienthong/truc/consensus/admin"
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	"github.com/truclienthong/truc/relay"
-	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
@@ -199,7 +198,9 @@ func (n *Node) newRelay(mux *tls.Mux, httpListener net.Listener, directory *dire
 			func(r grpc.ServiceRegistrar) { adminv1.RegisterRaftServiceServer(r, raft) },
 		},
 		Spool:    n.config.spool(),
-		Limits:   envelope.Limits{MaxPartSize: n.config.Limits.PartSize, MaxRecipients: n.config.Limits.Recipients},
+		Limits:   n.config.Limits.header(),
+		Ingress:  n.config.Limits.ingress(),
+		CopyWait: time.Duration(n.config.CopyWait),
 		Lifetime: time.Duration(n.config.Lifetime),
 		Logger:   n.logger,
 		Meters:   n.telemetry.meters,
@@ -214,5 +215,5 @@ func (n *Node) newRelay(mux *tls.Mux, httpListener net.Listener, directory *dire
 // spool is the part of the configuration that running and checking share.
 func (c Config) spool() spool.Config {
 	return spool.Config{Dir: filepath.Join(c.Data, "spool"), Self: routing.RelayID(c.ID),
-		Retention: spool.Retention{Ingress: time.Duration(c.Retention), Transit: time.Duration(c.Retention)}}
+		Retention: c.retention(), Reserve: uint64(c.Limits.DiskReserve)}
 }
