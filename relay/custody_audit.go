@@ -5,33 +5,13 @@ import (
 	"time"
 
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
-	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
 	"github.com/truclienthong/truc/relay/ledger"
 	"github.com/truclienthong/truc/relay/spool"
 )
 
-// Audit proves conservation at this relay. Relays may not ask one another for
-// it, so without local the others are named as silent: whoever wants the proof
-// for the mesh asks each relay.
+// Audit proves conservation in the mesh, or at this relay alone.
 func (c *custodyService) Audit(ctx context.Context, req *adminv1.AuditRequest) (*adminv1.AuditResponse, error) {
-	var since time.Time
-	if req.GetSince() != nil {
-		if err := req.GetSince().CheckValid(); err != nil {
-			return nil, refuseField("since", "%v", err)
-		}
-		since = req.GetSince().AsTime()
-	}
-	response, err := c.ledger.Audit(ctx, books{c.spool}, since)
-	if err != nil || req.GetLocal() {
-		return response, err
-	}
-	response.SilentRelayIds = nil
-	for _, relay := range c.relay.config.Directory.View().Relays() {
-		if id := relay.GetId(); id != string(c.relay.config.ID) && relay.GetState() != directoryv1.RelayState_RELAY_STATE_RETIRED {
-			response.SilentRelayIds = append(response.SilentRelayIds, id)
-		}
-	}
-	return response, nil
+	return c.ledger.Audit(ctx, books{c.spool}, req)
 }
 
 // books is the spool as the audit reads it.

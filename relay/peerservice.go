@@ -15,6 +15,7 @@ type peerService struct {
 	forward *forward.Forwarder
 	ingress *ingress.Service
 	ledger  *ledger.Ledger
+	books   ledger.Books
 }
 
 var _ relayv1.PeerServiceServer = peerService{}
@@ -35,6 +36,10 @@ func (p peerService) Inquire(ctx context.Context, req *relayv1.InquireRequest) (
 
 func (p peerService) Reconcile(ctx context.Context, req *relayv1.ReconcileRequest) (*relayv1.ReconcileResponse, error) {
 	return p.ledger.Reconcile(ctx, req)
+}
+
+func (p peerService) Account(ctx context.Context, req *relayv1.AccountRequest) (*relayv1.AccountResponse, error) {
+	return p.ledger.Account(ctx, p.books, req)
 }
 
 func (p peerService) ProxyReceive(req *relayv1.ProxyReceiveRequest, stream relayv1.PeerService_ProxyReceiveServer) error {

@@ -52,7 +52,7 @@ func (r *Relay) server(parts *parts) *grpc.Server {
 		grpc.ChainStreamInterceptor(r.stream),
 	)
 	exchangev1.RegisterExchangeServiceServer(s, parts.ingress)
-	relayv1.RegisterPeerServiceServer(s, peerService{forward: parts.forward, ingress: parts.ingress, ledger: parts.ledger})
+	relayv1.RegisterPeerServiceServer(s, peerService{forward: parts.forward, ingress: parts.ingress, ledger: parts.ledger, books: books{parts.spool}})
 	adminv1.RegisterDirectoryServiceServer(s, &directoryService{relay: r, links: parts.forward})
 	adminv1.RegisterCustodyServiceServer(s, &custodyService{relay: r, ledger: parts.ledger, spool: parts.spool})
 	healthv1.RegisterHealthServer(s, parts.health)

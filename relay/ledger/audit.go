@@ -64,7 +64,7 @@ const (
 	lookAgain   = time.Second
 )
 
-// Audit proves that what was accepted at this relay since is all accounted for,
+// audit proves that what was accepted at this relay since is all accounted for,
 // or names what is not:
 //
 //   - the deliveries accepted are those delivered, pending, expired, refused and
@@ -76,9 +76,8 @@ const (
 //     remembered by that relay.
 //
 // A relay that does not answer is named: of what only it can know, nothing is
-// proved. Together with the same of every other relay this is the proof for the
-// mesh; this relay cannot ask the others for theirs.
-func (l *Ledger) Audit(ctx context.Context, books Books, since time.Time) (*adminv1.AuditResponse, error) {
+// proved.
+func (l *Ledger) audit(ctx context.Context, books Books, since time.Time) (*adminv1.AuditResponse, error) {
 	a := &audit{
 		ledger: l, since: since, row: &adminv1.AuditRow{RelayId: string(l.config.Self)},
 		silent: make(map[routing.RelayID]bool), missing: make(map[envelope.ID]bool),

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -102,7 +104,7 @@ func (m *mesh) settleIn(id envelope.ID) {
 
 func (m *mesh) audit(relay routing.RelayID) *adminv1.AuditResponse {
 	m.t.Helper()
-	response, err := m.ledgers[relay].Audit(m.t.Context(), books{memory: m.spools[relay]}, time.Time{})
+	response, err := m.ledgers[relay].Audit(m.t.Context(), books{memory: m.spools[relay]}, &adminv1.AuditRequest{Local: true})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -138,7 +140,8 @@ func TestAuditProves(t *testing.T) {
 			t.Errorf("%s: got %v, want nothing accepted and nothing wrong", relay, r)
 		}
 	}
-	r, err := m.ledgers["bac"].Audit(t.Context(), books{memory: m.spools["bac"]}, noon.Add(time.Hour))
+	r, err := m.ledgers["bac"].Audit(t.Context(), books{memory: m.spools["bac"]},
+		&adminv1.AuditRequest{Local: true, Since: timestamppb.New(noon.Add(time.Hour))})
 	if err != nil || r.GetRows()[0].GetAccepted() != 0 {
 		t.Errorf("since later: got %v, %v, want nothing", r, err)
 	}
@@ -309,7 +312,11 @@ func TestAuditDoubtsTheCounters(t *testing.T) {
 			want: "found H26: is in the inbox without an entry"},
 	} {
 		test.books.memory = m.spools["bac"]
-		r, err := m.ledgers["bac"].Audit(t.Context(), test.books, test.since)
+		req := &adminv1.AuditRequest{Local: true}
+		if !test.since.IsZero() {
+			req.Since = timestamppb.New(test.since)
+		}
+		r, err := m.ledgers["bac"].Audit(t.Context(), test.books, req)
 		if err != nil || told(r) != test.want {
 			t.Errorf("%s: got %s, %v\nwant %s", name, told(r), err, test.want)
 		}
@@ -356,4 +363,40 @@ func TestAuditAsksInBatches(t *testing.T) {
 	if r := m.audit("trung"); told(r) != "" {
 		t.Errorf("the other way: %s", told(r))
 	}
+}
+
+// The audit of the mesh is that of every relay, whichever is asked.
+func TestAuditOfTheMesh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t)
+		id := m.travel()
+		m.settleIn(id)
+		mesh := func(relay routing.RelayID) *adminv1.AuditResponse {
+			t.Helper()
+			r, err := m.ledgers[relay].Audit(t.Context(), books{memory: m.spools[relay]}, new(adminv1.AuditRequest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		for _, relay := range []routing.RelayID{"bac", "nam"} {
+			r := mesh(relay)
+			if rows := r.GetRows(); len(rows) != 3 || rows[0].GetRelayId() != "bac" || rows[0].GetAccepted() != 3 || told(r) != "" {
+				t.Errorf("at %s: got %v, %s, want three rows, 3 accepted at bac, and nothing wrong", relay, rows, told(r))
+			}
+		}
+		clear(m.spools["trung"].records)
+		want := fmt.Sprintf("missing %x; found H26: handed on to relay trung, and no relay has custody of it", id[:1])
+		if r := mesh("nam"); told(r) != want || r.GetFindings()[0].GetRelayId() != "bac" {
+			t.Errorf("got  %s by %s\nwant %s by bac", told(r), r.GetFindings()[0].GetRelayId(), want)
+		}
+		m.silent["bac"] = true
+		if r := mesh("nam"); told(r) != "silent bac" || len(r.GetRows()) != 2 {
+			t.Errorf("got %s and %d rows, want bac silent and the rows of the others", told(r), len(r.GetRows()))
+		}
+		if _, err := m.ledgers["nam"].Audit(t.Context(), books{memory: m.spools["nam"]},
+			&adminv1.AuditRequest{Since: &timestamppb.Timestamp{Nanos: -1}}); err == nil {
+			t.Error("a time that is none: accepted")
+		}
+	})
 }

@@ -115,6 +115,14 @@ func (p peer) Reconcile(ctx context.Context, req *relayv1.ReconcileRequest, _ ..
 	return p.mesh.ledgers[p.relay].Reconcile(ctx, req)
 }
 
+func (p peer) Account(ctx context.Context, req *relayv1.AccountRequest, _ ...grpc.CallOption) (*relayv1.AccountResponse, error) {
+	if p.mesh.silent[p.relay] {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return p.mesh.ledgers[p.relay].Account(ctx, books{memory: p.mesh.spools[p.relay]}, req)
+}
+
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
 	m := &mesh{t: t, directory: routing.NewDirectory(), spools: map[routing.RelayID]*memory{},

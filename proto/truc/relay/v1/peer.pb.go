@@ -9,6 +9,7 @@
 package relayv1
 
 import (
+	v11 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	v1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -1395,7 +1396,8 @@ func (x *InquireResponse) GetSenderCode() string {
 // ReconcileRequest asks about envelopes.
 type ReconcileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 1 to 1,000.
+	// 1 to 1,000. Where they concern more than 40,000 recipients together, those
+	// meant by an empty list included, only one may be asked about at once.
 	Items         []*ReconcileItem `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1696,6 +1698,98 @@ func (x *Standing) GetDelivery() *v1.Delivery {
 	return nil
 }
 
+// AccountRequest wraps an operator's call.
+type AccountRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operator's request; what it says of local is not used.
+	Request       *v11.AuditRequest `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountRequest) Reset() {
+	*x = AccountRequest{}
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountRequest) ProtoMessage() {}
+
+func (x *AccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountRequest.ProtoReflect.Descriptor instead.
+func (*AccountRequest) Descriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *AccountRequest) GetRequest() *v11.AuditRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// AccountResponse wraps the answer.
+type AccountResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The called relay's answer, with one row.
+	Response      *v11.AuditResponse `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountResponse) Reset() {
+	*x = AccountResponse{}
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountResponse) ProtoMessage() {}
+
+func (x *AccountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountResponse.ProtoReflect.Descriptor instead.
+func (*AccountResponse) Descriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AccountResponse) GetResponse() *v11.AuditResponse {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
 // Link is one measured link.
 type Link struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1713,7 +1807,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[20]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1819,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[20]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1832,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Link) GetRelayId() string {
@@ -1780,7 +1874,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[21]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1886,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[21]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1899,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProbeRequest) GetLinks() []*Link {
@@ -1830,7 +1924,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +1936,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +1949,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProbeResponse) GetLinks() []*Link {
@@ -1890,7 +1984,7 @@ type ProxyReceiveRequest struct {
 
 func (x *ProxyReceiveRequest) Reset() {
 	*x = ProxyReceiveRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +1996,7 @@ func (x *ProxyReceiveRequest) String() string {
 func (*ProxyReceiveRequest) ProtoMessage() {}
 
 func (x *ProxyReceiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2009,7 @@ func (x *ProxyReceiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyReceiveRequest.ProtoReflect.Descriptor instead.
 func (*ProxyReceiveRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProxyReceiveRequest) GetRequest() *v1.ReceiveRequest {
@@ -1936,7 +2030,7 @@ type ProxyReceiveResponse struct {
 
 func (x *ProxyReceiveResponse) Reset() {
 	*x = ProxyReceiveResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2042,7 @@ func (x *ProxyReceiveResponse) String() string {
 func (*ProxyReceiveResponse) ProtoMessage() {}
 
 func (x *ProxyReceiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2055,7 @@ func (x *ProxyReceiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyReceiveResponse.ProtoReflect.Descriptor instead.
 func (*ProxyReceiveResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProxyReceiveResponse) GetResponse() *v1.ReceiveResponse {
@@ -1982,7 +2076,7 @@ type ProxyFetchRequest struct {
 
 func (x *ProxyFetchRequest) Reset() {
 	*x = ProxyFetchRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2088,7 @@ func (x *ProxyFetchRequest) String() string {
 func (*ProxyFetchRequest) ProtoMessage() {}
 
 func (x *ProxyFetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2101,7 @@ func (x *ProxyFetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyFetchRequest.ProtoReflect.Descriptor instead.
 func (*ProxyFetchRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProxyFetchRequest) GetRequest() *v1.FetchRequest {
@@ -2028,7 +2122,7 @@ type ProxyFetchResponse struct {
 
 func (x *ProxyFetchResponse) Reset() {
 	*x = ProxyFetchResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2134,7 @@ func (x *ProxyFetchResponse) String() string {
 func (*ProxyFetchResponse) ProtoMessage() {}
 
 func (x *ProxyFetchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2147,7 @@ func (x *ProxyFetchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyFetchResponse.ProtoReflect.Descriptor instead.
 func (*ProxyFetchResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProxyFetchResponse) GetResponse() *v1.FetchResponse {
@@ -2074,7 +2168,7 @@ type ProxyConfirmRequest struct {
 
 func (x *ProxyConfirmRequest) Reset() {
 	*x = ProxyConfirmRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2180,7 @@ func (x *ProxyConfirmRequest) String() string {
 func (*ProxyConfirmRequest) ProtoMessage() {}
 
 func (x *ProxyConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2193,7 @@ func (x *ProxyConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ProxyConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{27}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProxyConfirmRequest) GetRequest() *v1.ConfirmRequest {
@@ -2120,7 +2214,7 @@ type ProxyConfirmResponse struct {
 
 func (x *ProxyConfirmResponse) Reset() {
 	*x = ProxyConfirmResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2226,7 @@ func (x *ProxyConfirmResponse) String() string {
 func (*ProxyConfirmResponse) ProtoMessage() {}
 
 func (x *ProxyConfirmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2239,7 @@ func (x *ProxyConfirmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfirmResponse.ProtoReflect.Descriptor instead.
 func (*ProxyConfirmResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{28}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProxyConfirmResponse) GetResponse() *v1.ConfirmResponse {
@@ -2159,7 +2253,7 @@ var File_truc_relay_v1_peer_proto protoreflect.FileDescriptor
 
 const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x18truc/relay/v1/peer.proto\x12\rtruc.relay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftruc/exchange/v1/envelope.proto\x1a\x1ftruc/exchange/v1/exchange.proto\"\x8e\x02\n" +
+	"\x18truc/relay/v1/peer.proto\x12\rtruc.relay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19truc/admin/v1/admin.proto\x1a\x1ftruc/exchange/v1/envelope.proto\x1a\x1ftruc/exchange/v1/exchange.proto\"\x8e\x02\n" +
 	"\vPassRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.truc.relay.v1.PassHelloH\x00R\x05hello\x12,\n" +
 	"\x05offer\x18\x02 \x01(\v2\x14.truc.relay.v1.OfferH\x00R\x05offer\x121\n" +
@@ -2273,7 +2367,11 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\vagency_code\x18\x01 \x01(\tR\n" +
 	"agencyCode\x12*\n" +
 	"\x05place\x18\x02 \x01(\x0e2\x14.truc.relay.v1.PlaceR\x05place\x126\n" +
-	"\bdelivery\x18\x03 \x01(\v2\x1a.truc.exchange.v1.DeliveryR\bdelivery\"\xa8\x01\n" +
+	"\bdelivery\x18\x03 \x01(\v2\x1a.truc.exchange.v1.DeliveryR\bdelivery\"G\n" +
+	"\x0eAccountRequest\x125\n" +
+	"\arequest\x18\x01 \x01(\v2\x1b.truc.admin.v1.AuditRequestR\arequest\"K\n" +
+	"\x0fAccountResponse\x128\n" +
+	"\bresponse\x18\x01 \x01(\v2\x1c.truc.admin.v1.AuditResponseR\bresponse\"\xa8\x01\n" +
 	"\x04Link\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x128\n" +
 	"\n" +
@@ -2316,12 +2414,13 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\x0fPLACE_ELSEWHERE\x10\x03\x12\x11\n" +
 	"\rPLACE_SETTLED\x10\x04\x12\x0e\n" +
 	"\n" +
-	"PLACE_KEPT\x10\x052\xfc\x04\n" +
+	"PLACE_KEPT\x10\x052\xc6\x05\n" +
 	"\vPeerService\x12C\n" +
 	"\x04Pass\x12\x1a.truc.relay.v1.PassRequest\x1a\x1b.truc.relay.v1.PassResponse(\x010\x01\x12A\n" +
 	"\x04Read\x12\x1a.truc.relay.v1.ReadRequest\x1a\x1b.truc.relay.v1.ReadResponse0\x01\x12H\n" +
 	"\aInquire\x12\x1d.truc.relay.v1.InquireRequest\x1a\x1e.truc.relay.v1.InquireResponse\x12N\n" +
-	"\tReconcile\x12\x1f.truc.relay.v1.ReconcileRequest\x1a .truc.relay.v1.ReconcileResponse\x12B\n" +
+	"\tReconcile\x12\x1f.truc.relay.v1.ReconcileRequest\x1a .truc.relay.v1.ReconcileResponse\x12H\n" +
+	"\aAccount\x12\x1d.truc.relay.v1.AccountRequest\x1a\x1e.truc.relay.v1.AccountResponse\x12B\n" +
 	"\x05Probe\x12\x1b.truc.relay.v1.ProbeRequest\x1a\x1c.truc.relay.v1.ProbeResponse\x12Y\n" +
 	"\fProxyReceive\x12\".truc.relay.v1.ProxyReceiveRequest\x1a#.truc.relay.v1.ProxyReceiveResponse0\x01\x12S\n" +
 	"\n" +
@@ -2341,7 +2440,7 @@ func file_truc_relay_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_truc_relay_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_truc_relay_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_truc_relay_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_truc_relay_v1_peer_proto_goTypes = []any{
 	(Stream)(0),                   // 0: truc.relay.v1.Stream
 	(Purpose)(0),                  // 1: truc.relay.v1.Purpose
@@ -2366,27 +2465,31 @@ var file_truc_relay_v1_peer_proto_goTypes = []any{
 	(*ReconcileResponse)(nil),     // 20: truc.relay.v1.ReconcileResponse
 	(*ReconcileAnswer)(nil),       // 21: truc.relay.v1.ReconcileAnswer
 	(*Standing)(nil),              // 22: truc.relay.v1.Standing
-	(*Link)(nil),                  // 23: truc.relay.v1.Link
-	(*ProbeRequest)(nil),          // 24: truc.relay.v1.ProbeRequest
-	(*ProbeResponse)(nil),         // 25: truc.relay.v1.ProbeResponse
-	(*ProxyReceiveRequest)(nil),   // 26: truc.relay.v1.ProxyReceiveRequest
-	(*ProxyReceiveResponse)(nil),  // 27: truc.relay.v1.ProxyReceiveResponse
-	(*ProxyFetchRequest)(nil),     // 28: truc.relay.v1.ProxyFetchRequest
-	(*ProxyFetchResponse)(nil),    // 29: truc.relay.v1.ProxyFetchResponse
-	(*ProxyConfirmRequest)(nil),   // 30: truc.relay.v1.ProxyConfirmRequest
-	(*ProxyConfirmResponse)(nil),  // 31: truc.relay.v1.ProxyConfirmResponse
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*v1.Receipt)(nil),            // 33: truc.exchange.v1.Receipt
-	(v1.ErrorReason)(0),           // 34: truc.exchange.v1.ErrorReason
-	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
-	(*v1.TraceEvent)(nil),         // 36: truc.exchange.v1.TraceEvent
-	(*v1.Delivery)(nil),           // 37: truc.exchange.v1.Delivery
-	(*v1.ReceiveRequest)(nil),     // 38: truc.exchange.v1.ReceiveRequest
-	(*v1.ReceiveResponse)(nil),    // 39: truc.exchange.v1.ReceiveResponse
-	(*v1.FetchRequest)(nil),       // 40: truc.exchange.v1.FetchRequest
-	(*v1.FetchResponse)(nil),      // 41: truc.exchange.v1.FetchResponse
-	(*v1.ConfirmRequest)(nil),     // 42: truc.exchange.v1.ConfirmRequest
-	(*v1.ConfirmResponse)(nil),    // 43: truc.exchange.v1.ConfirmResponse
+	(*AccountRequest)(nil),        // 23: truc.relay.v1.AccountRequest
+	(*AccountResponse)(nil),       // 24: truc.relay.v1.AccountResponse
+	(*Link)(nil),                  // 25: truc.relay.v1.Link
+	(*ProbeRequest)(nil),          // 26: truc.relay.v1.ProbeRequest
+	(*ProbeResponse)(nil),         // 27: truc.relay.v1.ProbeResponse
+	(*ProxyReceiveRequest)(nil),   // 28: truc.relay.v1.ProxyReceiveRequest
+	(*ProxyReceiveResponse)(nil),  // 29: truc.relay.v1.ProxyReceiveResponse
+	(*ProxyFetchRequest)(nil),     // 30: truc.relay.v1.ProxyFetchRequest
+	(*ProxyFetchResponse)(nil),    // 31: truc.relay.v1.ProxyFetchResponse
+	(*ProxyConfirmRequest)(nil),   // 32: truc.relay.v1.ProxyConfirmRequest
+	(*ProxyConfirmResponse)(nil),  // 33: truc.relay.v1.ProxyConfirmResponse
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*v1.Receipt)(nil),            // 35: truc.exchange.v1.Receipt
+	(v1.ErrorReason)(0),           // 36: truc.exchange.v1.ErrorReason
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*v1.TraceEvent)(nil),         // 38: truc.exchange.v1.TraceEvent
+	(*v1.Delivery)(nil),           // 39: truc.exchange.v1.Delivery
+	(*v11.AuditRequest)(nil),      // 40: truc.admin.v1.AuditRequest
+	(*v11.AuditResponse)(nil),     // 41: truc.admin.v1.AuditResponse
+	(*v1.ReceiveRequest)(nil),     // 42: truc.exchange.v1.ReceiveRequest
+	(*v1.ReceiveResponse)(nil),    // 43: truc.exchange.v1.ReceiveResponse
+	(*v1.FetchRequest)(nil),       // 44: truc.exchange.v1.FetchRequest
+	(*v1.FetchResponse)(nil),      // 45: truc.exchange.v1.FetchResponse
+	(*v1.ConfirmRequest)(nil),     // 46: truc.exchange.v1.ConfirmRequest
+	(*v1.ConfirmResponse)(nil),    // 47: truc.exchange.v1.ConfirmResponse
 }
 var file_truc_relay_v1_peer_proto_depIdxs = []int32{
 	4,  // 0: truc.relay.v1.PassRequest.hello:type_name -> truc.relay.v1.PassHello
@@ -2395,56 +2498,60 @@ var file_truc_relay_v1_peer_proto_depIdxs = []int32{
 	7,  // 3: truc.relay.v1.PassRequest.end:type_name -> truc.relay.v1.OfferEnd
 	8,  // 4: truc.relay.v1.PassRequest.cancel:type_name -> truc.relay.v1.OfferCancel
 	0,  // 5: truc.relay.v1.PassHello.stream:type_name -> truc.relay.v1.Stream
-	32, // 6: truc.relay.v1.Offer.accepted_at:type_name -> google.protobuf.Timestamp
+	34, // 6: truc.relay.v1.Offer.accepted_at:type_name -> google.protobuf.Timestamp
 	1,  // 7: truc.relay.v1.Offer.purpose:type_name -> truc.relay.v1.Purpose
-	32, // 8: truc.relay.v1.Offer.expires_at:type_name -> google.protobuf.Timestamp
+	34, // 8: truc.relay.v1.Offer.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 9: truc.relay.v1.PassResponse.accepted:type_name -> truc.relay.v1.OfferAccepted
 	12, // 10: truc.relay.v1.PassResponse.refused:type_name -> truc.relay.v1.OfferRefused
 	13, // 11: truc.relay.v1.PassResponse.resume:type_name -> truc.relay.v1.OfferResume
-	33, // 12: truc.relay.v1.OfferAccepted.receipt:type_name -> truc.exchange.v1.Receipt
+	35, // 12: truc.relay.v1.OfferAccepted.receipt:type_name -> truc.exchange.v1.Receipt
 	11, // 13: truc.relay.v1.OfferAccepted.refused:type_name -> truc.relay.v1.RecipientRefused
-	34, // 14: truc.relay.v1.RecipientRefused.reason:type_name -> truc.exchange.v1.ErrorReason
-	34, // 15: truc.relay.v1.OfferRefused.reason:type_name -> truc.exchange.v1.ErrorReason
-	35, // 16: truc.relay.v1.OfferRefused.retry_after:type_name -> google.protobuf.Duration
-	36, // 17: truc.relay.v1.InquireResponse.events:type_name -> truc.exchange.v1.TraceEvent
-	37, // 18: truc.relay.v1.InquireResponse.deliveries:type_name -> truc.exchange.v1.Delivery
-	33, // 19: truc.relay.v1.InquireResponse.receipt:type_name -> truc.exchange.v1.Receipt
+	36, // 14: truc.relay.v1.RecipientRefused.reason:type_name -> truc.exchange.v1.ErrorReason
+	36, // 15: truc.relay.v1.OfferRefused.reason:type_name -> truc.exchange.v1.ErrorReason
+	37, // 16: truc.relay.v1.OfferRefused.retry_after:type_name -> google.protobuf.Duration
+	38, // 17: truc.relay.v1.InquireResponse.events:type_name -> truc.exchange.v1.TraceEvent
+	39, // 18: truc.relay.v1.InquireResponse.deliveries:type_name -> truc.exchange.v1.Delivery
+	35, // 19: truc.relay.v1.InquireResponse.receipt:type_name -> truc.exchange.v1.Receipt
 	19, // 20: truc.relay.v1.ReconcileRequest.items:type_name -> truc.relay.v1.ReconcileItem
 	21, // 21: truc.relay.v1.ReconcileResponse.answers:type_name -> truc.relay.v1.ReconcileAnswer
 	22, // 22: truc.relay.v1.ReconcileAnswer.standings:type_name -> truc.relay.v1.Standing
 	2,  // 23: truc.relay.v1.Standing.place:type_name -> truc.relay.v1.Place
-	37, // 24: truc.relay.v1.Standing.delivery:type_name -> truc.exchange.v1.Delivery
-	35, // 25: truc.relay.v1.Link.round_trip:type_name -> google.protobuf.Duration
-	32, // 26: truc.relay.v1.Link.measured_at:type_name -> google.protobuf.Timestamp
-	23, // 27: truc.relay.v1.ProbeRequest.links:type_name -> truc.relay.v1.Link
-	23, // 28: truc.relay.v1.ProbeResponse.links:type_name -> truc.relay.v1.Link
-	38, // 29: truc.relay.v1.ProxyReceiveRequest.request:type_name -> truc.exchange.v1.ReceiveRequest
-	39, // 30: truc.relay.v1.ProxyReceiveResponse.response:type_name -> truc.exchange.v1.ReceiveResponse
-	40, // 31: truc.relay.v1.ProxyFetchRequest.request:type_name -> truc.exchange.v1.FetchRequest
-	41, // 32: truc.relay.v1.ProxyFetchResponse.response:type_name -> truc.exchange.v1.FetchResponse
-	42, // 33: truc.relay.v1.ProxyConfirmRequest.request:type_name -> truc.exchange.v1.ConfirmRequest
-	43, // 34: truc.relay.v1.ProxyConfirmResponse.response:type_name -> truc.exchange.v1.ConfirmResponse
-	3,  // 35: truc.relay.v1.PeerService.Pass:input_type -> truc.relay.v1.PassRequest
-	14, // 36: truc.relay.v1.PeerService.Read:input_type -> truc.relay.v1.ReadRequest
-	16, // 37: truc.relay.v1.PeerService.Inquire:input_type -> truc.relay.v1.InquireRequest
-	18, // 38: truc.relay.v1.PeerService.Reconcile:input_type -> truc.relay.v1.ReconcileRequest
-	24, // 39: truc.relay.v1.PeerService.Probe:input_type -> truc.relay.v1.ProbeRequest
-	26, // 40: truc.relay.v1.PeerService.ProxyReceive:input_type -> truc.relay.v1.ProxyReceiveRequest
-	28, // 41: truc.relay.v1.PeerService.ProxyFetch:input_type -> truc.relay.v1.ProxyFetchRequest
-	30, // 42: truc.relay.v1.PeerService.ProxyConfirm:input_type -> truc.relay.v1.ProxyConfirmRequest
-	9,  // 43: truc.relay.v1.PeerService.Pass:output_type -> truc.relay.v1.PassResponse
-	15, // 44: truc.relay.v1.PeerService.Read:output_type -> truc.relay.v1.ReadResponse
-	17, // 45: truc.relay.v1.PeerService.Inquire:output_type -> truc.relay.v1.InquireResponse
-	20, // 46: truc.relay.v1.PeerService.Reconcile:output_type -> truc.relay.v1.ReconcileResponse
-	25, // 47: truc.relay.v1.PeerService.Probe:output_type -> truc.relay.v1.ProbeResponse
-	27, // 48: truc.relay.v1.PeerService.ProxyReceive:output_type -> truc.relay.v1.ProxyReceiveResponse
-	29, // 49: truc.relay.v1.PeerService.ProxyFetch:output_type -> truc.relay.v1.ProxyFetchResponse
-	31, // 50: truc.relay.v1.PeerService.ProxyConfirm:output_type -> truc.relay.v1.ProxyConfirmResponse
-	43, // [43:51] is the sub-list for method output_type
-	35, // [35:43] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	39, // 24: truc.relay.v1.Standing.delivery:type_name -> truc.exchange.v1.Delivery
+	40, // 25: truc.relay.v1.AccountRequest.request:type_name -> truc.admin.v1.AuditRequest
+	41, // 26: truc.relay.v1.AccountResponse.response:type_name -> truc.admin.v1.AuditResponse
+	37, // 27: truc.relay.v1.Link.round_trip:type_name -> google.protobuf.Duration
+	34, // 28: truc.relay.v1.Link.measured_at:type_name -> google.protobuf.Timestamp
+	25, // 29: truc.relay.v1.ProbeRequest.links:type_name -> truc.relay.v1.Link
+	25, // 30: truc.relay.v1.ProbeResponse.links:type_name -> truc.relay.v1.Link
+	42, // 31: truc.relay.v1.ProxyReceiveRequest.request:type_name -> truc.exchange.v1.ReceiveRequest
+	43, // 32: truc.relay.v1.ProxyReceiveResponse.response:type_name -> truc.exchange.v1.ReceiveResponse
+	44, // 33: truc.relay.v1.ProxyFetchRequest.request:type_name -> truc.exchange.v1.FetchRequest
+	45, // 34: truc.relay.v1.ProxyFetchResponse.response:type_name -> truc.exchange.v1.FetchResponse
+	46, // 35: truc.relay.v1.ProxyConfirmRequest.request:type_name -> truc.exchange.v1.ConfirmRequest
+	47, // 36: truc.relay.v1.ProxyConfirmResponse.response:type_name -> truc.exchange.v1.ConfirmResponse
+	3,  // 37: truc.relay.v1.PeerService.Pass:input_type -> truc.relay.v1.PassRequest
+	14, // 38: truc.relay.v1.PeerService.Read:input_type -> truc.relay.v1.ReadRequest
+	16, // 39: truc.relay.v1.PeerService.Inquire:input_type -> truc.relay.v1.InquireRequest
+	18, // 40: truc.relay.v1.PeerService.Reconcile:input_type -> truc.relay.v1.ReconcileRequest
+	23, // 41: truc.relay.v1.PeerService.Account:input_type -> truc.relay.v1.AccountRequest
+	26, // 42: truc.relay.v1.PeerService.Probe:input_type -> truc.relay.v1.ProbeRequest
+	28, // 43: truc.relay.v1.PeerService.ProxyReceive:input_type -> truc.relay.v1.ProxyReceiveRequest
+	30, // 44: truc.relay.v1.PeerService.ProxyFetch:input_type -> truc.relay.v1.ProxyFetchRequest
+	32, // 45: truc.relay.v1.PeerService.ProxyConfirm:input_type -> truc.relay.v1.ProxyConfirmRequest
+	9,  // 46: truc.relay.v1.PeerService.Pass:output_type -> truc.relay.v1.PassResponse
+	15, // 47: truc.relay.v1.PeerService.Read:output_type -> truc.relay.v1.ReadResponse
+	17, // 48: truc.relay.v1.PeerService.Inquire:output_type -> truc.relay.v1.InquireResponse
+	20, // 49: truc.relay.v1.PeerService.Reconcile:output_type -> truc.relay.v1.ReconcileResponse
+	24, // 50: truc.relay.v1.PeerService.Account:output_type -> truc.relay.v1.AccountResponse
+	27, // 51: truc.relay.v1.PeerService.Probe:output_type -> truc.relay.v1.ProbeResponse
+	29, // 52: truc.relay.v1.PeerService.ProxyReceive:output_type -> truc.relay.v1.ProxyReceiveResponse
+	31, // 53: truc.relay.v1.PeerService.ProxyFetch:output_type -> truc.relay.v1.ProxyFetchResponse
+	33, // 54: truc.relay.v1.PeerService.ProxyConfirm:output_type -> truc.relay.v1.ProxyConfirmResponse
+	46, // [46:55] is the sub-list for method output_type
+	37, // [37:46] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_truc_relay_v1_peer_proto_init() }
@@ -2470,7 +2577,7 @@ func file_truc_relay_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_truc_relay_v1_peer_proto_rawDesc), len(file_truc_relay_v1_peer_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	PeerService_Read_FullMethodName         = "/truc.relay.v1.PeerService/Read"
 	PeerService_Inquire_FullMethodName      = "/truc.relay.v1.PeerService/Inquire"
 	PeerService_Reconcile_FullMethodName    = "/truc.relay.v1.PeerService/Reconcile"
+	PeerService_Account_FullMethodName      = "/truc.relay.v1.PeerService/Account"
 	PeerService_Probe_FullMethodName        = "/truc.relay.v1.PeerService/Probe"
 	PeerService_ProxyReceive_FullMethodName = "/truc.relay.v1.PeerService/ProxyReceive"
 	PeerService_ProxyFetch_FullMethodName   = "/truc.relay.v1.PeerService/ProxyFetch"
@@ -50,6 +51,9 @@ type PeerServiceClient interface {
 	// Reconcile compares what two relays know of many envelopes. The ingress
 	// asks who has custody; who keeps a copy asks whether it is still needed.
 	Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error)
+	// Account proves conservation at the called relay: its part of an audit that
+	// an operator asked the caller for.
+	Account(ctx context.Context, in *AccountRequest, opts ...grpc.CallOption) (*AccountResponse, error)
 	// Probe measures the link and exchanges link tables.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
 	// ProxyReceive is Receive for an agency that is attached to the caller and
@@ -115,6 +119,16 @@ func (c *peerServiceClient) Reconcile(ctx context.Context, in *ReconcileRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReconcileResponse)
 	err := c.cc.Invoke(ctx, PeerService_Reconcile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerServiceClient) Account(ctx context.Context, in *AccountRequest, opts ...grpc.CallOption) (*AccountResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AccountResponse)
+	err := c.cc.Invoke(ctx, PeerService_Account_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -198,6 +212,9 @@ type PeerServiceServer interface {
 	// Reconcile compares what two relays know of many envelopes. The ingress
 	// asks who has custody; who keeps a copy asks whether it is still needed.
 	Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error)
+	// Account proves conservation at the called relay: its part of an audit that
+	// an operator asked the caller for.
+	Account(context.Context, *AccountRequest) (*AccountResponse, error)
 	// Probe measures the link and exchanges link tables.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
 	// ProxyReceive is Receive for an agency that is attached to the caller and
@@ -228,6 +245,9 @@ func (UnimplementedPeerServiceServer) Inquire(context.Context, *InquireRequest) 
 }
 func (UnimplementedPeerServiceServer) Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reconcile not implemented")
+}
+func (UnimplementedPeerServiceServer) Account(context.Context, *AccountRequest) (*AccountResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Account not implemented")
 }
 func (UnimplementedPeerServiceServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
@@ -316,6 +336,24 @@ func _PeerService_Reconcile_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_Account_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AccountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Account(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Account_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Account(ctx, req.(*AccountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PeerService_Probe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ProbeRequest)
 	if err := dec(in); err != nil {
@@ -388,6 +426,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Reconcile",
 			Handler:    _PeerService_Reconcile_Handler,
+		},
+		{
+			MethodName: "Account",
+			Handler:    _PeerService_Account_Handler,
 		},
 		{
 			MethodName: "Probe",
