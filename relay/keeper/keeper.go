@@ -44,8 +44,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-
-	"github.com/truclienthong/truc/routing"
 )
 
 // Keeper looks after the envelopes of one relay.
@@ -54,9 +52,6 @@ type Keeper struct {
 	telemetry *telemetry
 	jitter    *jitter
 	wanted    signal // told when a review is wanted soon
-
-	// neighbours are the relays that have a goroutine. Only Run uses it.
-	neighbours map[routing.RelayID]bool
 }
 
 // New checks the configuration and fills in defaults; it starts nothing.
@@ -64,12 +59,7 @@ func New(c Config) (*Keeper, error) {
 	if err := c.complete(); err != nil {
 		return nil, fmt.Errorf("keeper: %w", err)
 	}
-	k := &Keeper{
-		Config:     c,
-		jitter:     &jitter{random: rand.New(c.Random)},
-		wanted:     newSignal(),
-		neighbours: make(map[routing.RelayID]bool),
-	}
+	k := &Keeper{Config: c, jitter: &jitter{random: rand.New(c.Random)}, wanted: newSignal()}
 	var err error
 	if k.telemetry, err = newTelemetry(c.Meter); err != nil {
 		return nil, fmt.Errorf("keeper: %w", err)

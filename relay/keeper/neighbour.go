@@ -76,6 +76,7 @@ func stateOf(view routing.View, relay routing.RelayID) state {
 func (k *Keeper) meet(ctx context.Context, loops *sync.WaitGroup) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	met := make(map[routing.RelayID]bool)
 	for {
 		wanted, changed := k.wanted.wait(), k.Directory.Changed()
 		holders, err := k.Spool.Holders()
@@ -85,10 +86,10 @@ func (k *Keeper) meet(ctx context.Context, loops *sync.WaitGroup) {
 		}
 		for _, relays := range [][]routing.RelayID{holders, origins} {
 			for _, relay := range relays {
-				if relay == k.Self || k.neighbours[relay] {
+				if relay == k.Self || met[relay] {
 					continue
 				}
-				k.neighbours[relay] = true
+				met[relay] = true
 				loops.Go(func() { (&neighbour{k: k, relay: relay}).run(ctx) })
 			}
 		}

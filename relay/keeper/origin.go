@@ -3,24 +3,22 @@ package keeper
 import (
 	"context"
 
-	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/routing"
 )
 
-// enoughCopies is on how many other relays an envelope has to be before a relay
-// that drains gives up its copy.
+// enoughCopies is on how many other relays an envelope has to be for the copy
+// kept here not to be missed.
 const enoughCopies = 2
 
 // origin asks the relay as the ingress of envelopes that are here: whether the
 // copies kept for it are needed, and whether it still knows what waits here.
 func (r *review) origin(ctx context.Context) error {
-	self := stateOf(r.view, r.k.Self)
 	var batch []*envelope.Record
 	asked := 0
 	flush := func() error {
-		err := r.askIngress(ctx, batch, self)
+		err := r.askIngress(ctx, batch)
 		batch, asked = nil, 0
 		return err
 	}
@@ -32,13 +30,8 @@ func (r *review) origin(ctx context.Context) error {
 			return nil
 		}
 		age, kept := r.k.Clock().Sub(record.CommittedAt), len(keptIn(record))
-		switch {
-		case kept == 0 && age < young:
-			return nil // the ingress asks by itself
-		case kept > 0 && self == draining:
-			// A relay that leaves wants to know of every copy.
-		case !r.due(id, age):
-			return nil
+		if kept == 0 && age < young || !r.due(id, age) {
+			return nil // where nothing is kept, the ingress asks by itself
 		}
 		batch, asked = append(batch, record), asked+max(kept, 1)
 		if len(batch) < maxItems && asked < maxAsked {
@@ -52,7 +45,7 @@ func (r *review) origin(ctx context.Context) error {
 	return flush()
 }
 
-func (r *review) askIngress(ctx context.Context, batch []*envelope.Record, self state) error {
+func (r *review) askIngress(ctx context.Context, batch []*envelope.Record) error {
 	if len(batch) == 0 {
 		return nil
 	}
@@ -75,30 +68,21 @@ func (r *review) askIngress(ctx context.Context, batch []*envelope.Record, self 
 		a := &answers[i]
 		if !a.known || !a.ingress {
 			// It is in service and has lost what it accepted.
-			if self.inService() {
+			if stateOf(r.view, r.k.Self).inService() {
 				r.k.takeOne(ctx, record)
 			}
 			continue
 		}
 		v := &verdict{matter: &matter{record: record}, answer: a}
 		for _, d := range keptIn(record) {
-			switch {
-			case a.place(d.Agency) == relayv1.Place_PLACE_SETTLED:
+			if a.place(d.Agency) == relayv1.Place_PLACE_SETTLED {
 				v.settle(r.k, d, a)
-			case self == draining && a.copies >= enoughCopies:
-				v.settlements = append(v.settlements, r.giveUp(record, d))
 			}
+		}
+		if r.told != nil && a.copies >= enoughCopies {
+			r.told(record.ID, confirmed)
 		}
 		settlements = append(settlements, v.settlements...)
 	}
 	return r.k.settle(ctx, settlements, r.relay)
-}
-
-// giveUp ends the keeping of a copy, not the delivery: nobody is told, and at
-// the ingress the delivery goes on.
-func (r *review) giveUp(record *envelope.Record, d *envelope.Delivery) envelope.Settlement {
-	return envelope.Settlement{
-		ID: record.ID, Agency: d.Agency, Transport: exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL,
-		Reason: noRoute, Note: "copy given up while draining", At: r.k.Clock(),
-	}
 }

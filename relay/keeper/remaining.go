@@ -13,7 +13,7 @@ import (
 // Remaining counts, for who drains, the envelopes here that no other relay in
 // service is known to have or to have settled: what has no copy, what waits
 // here, what was handed on and not confirmed by those who took it, and copies
-// not given up. It asks the other relays, and so may take some seconds; what is
+// that are kept here and would be missed. It asks the other relays, and so may take some seconds; what is
 // silent has confirmed nothing.
 func (k *Keeper) Remaining(ctx context.Context) (uint64, error) {
 	t := tally{found: make(map[envelope.ID]findings)}
@@ -86,12 +86,25 @@ func (k *Keeper) countOrigins(ctx context.Context, t *tally) error {
 		err := pages(ctx, func(after envelope.ID, max int) ([]envelope.ID, error) {
 			return k.Spool.Origin(ingress, after, max)
 		}, func(id envelope.ID) error {
-			if record := k.record(ctx, id); record != nil && !record.Report && (waits(record) || len(keptIn(record)) > 0) {
+			record := k.record(ctx, id)
+			switch {
+			case record == nil, record.Report:
+			case waits(record):
 				t.add(id, lost)
+			case len(keptIn(record)) > 0:
+				t.add(id, doubted)
 			}
 			return nil
 		})
 		if err != nil {
+			return err
+		}
+		if !stateOf(k.Directory.View(), ingress).inService() {
+			continue
+		}
+		r := k.review(ingress, func(envelope.ID, time.Duration) bool { return true })
+		r.told = t.add
+		if err := r.origin(ctx); err != nil && !errors.Is(err, errSilent) {
 			return err
 		}
 	}

@@ -151,6 +151,9 @@ func bare(record *envelope.Record) (relays []routing.RelayID) {
 
 // consider wants a copy of one envelope, if none is on its way already.
 func (c *copying) consider(ctx context.Context, view routing.View, e envelope.SoleEntry, now time.Time) {
+	if _, underWay := c.issued[e.ID]; underWay {
+		return
+	}
 	k := c.k
 	record := k.record(ctx, e.ID)
 	if record == nil || record.ContentReleased || len(record.Holders) > 0 {
@@ -167,14 +170,15 @@ func (c *copying) consider(ctx context.Context, view routing.View, e envelope.So
 	if delivering && (age < k.CopyAfter || e.Size > large && age < longTransfer) {
 		return
 	}
-	if k.wantCopy(ctx, view, record, age) {
+	if k.wantCopy(ctx, view, record, age < copyPatience) {
 		c.issued[e.ID] = now
 	}
 }
 
-// wantCopy makes it a duty to have a copy made at a relay in reach, and reports
-// whether a copy is on its way.
-func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelope.Record, age time.Duration) bool {
+// wantCopy makes it a duty to have a copy made at a relay in reach, unless it is
+// one already and patience is due to that relay; never at more than two. It
+// reports whether a copy is on its way.
+func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelope.Record, patient bool) bool {
 	not := make(map[routing.RelayID]bool)
 	for _, h := range record.Holders {
 		not[h] = true
@@ -192,7 +196,7 @@ func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelo
 			fact.Instead = append(fact.Instead, relay)
 		}
 	}
-	if waiting > 1 || waiting == 1 && age < copyPatience {
+	if waiting > 1 || waiting == 1 && patient {
 		return true
 	}
 	recipients := make([]routing.AgencyCode, 0, len(record.Deliveries))
@@ -254,7 +258,7 @@ func (r *review) secure(ctx context.Context, record *envelope.Record) {
 			return // on its way to a relay that stays
 		}
 	}
-	if r.k.wantCopy(ctx, r.view, record, r.k.Clock().Sub(record.AcceptedAt)) {
+	if r.k.wantCopy(ctx, r.view, record, true) {
 		r.wanted++
 	}
 }

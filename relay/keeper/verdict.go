@@ -18,7 +18,6 @@ const (
 	fail = exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL
 
 	expired  = exchangev1.ErrorReason_ERROR_REASON_EXPIRED
-	noRoute  = exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE
 	notFound = exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND
 )
 
@@ -57,7 +56,7 @@ func (r *review) judge(m *matter, a *answer) *verdict {
 	for _, d := range m.concerned {
 		there := d.Home == r.relay
 		switch place := a.place(d.Agency); {
-		case place == relayv1.Place_PLACE_SETTLED && r.believes(r.relay, d) && !givenUp(a, d):
+		case place == relayv1.Place_PLACE_SETTLED && r.believes(r.relay, d):
 			v.settle(r.k, d, a)
 		case place == relayv1.Place_PLACE_INBOX && !there:
 			// It became home on the way.
@@ -65,7 +64,7 @@ func (r *review) judge(m *matter, a *answer) *verdict {
 			v.staying++
 		case place == relayv1.Place_PLACE_INBOX, place == relayv1.Place_PLACE_QUEUE:
 			v.staying++
-		case !a.known, there && (place == relayv1.Place_PLACE_UNSPECIFIED || place == relayv1.Place_PLACE_KEPT || givenUp(a, d)):
+		case !a.known, there && (place == relayv1.Place_PLACE_UNSPECIFIED || place == relayv1.Place_PLACE_KEPT):
 			// It had custody, and lost it.
 			r.again(v, d)
 		default:
@@ -79,13 +78,6 @@ func (r *review) judge(m *matter, a *answer) *verdict {
 // the recipient's home now, or was when the delivery went there.
 func (r *review) believes(relay routing.RelayID, d *envelope.Delivery) bool {
 	return relay == d.Home || relay == r.home(d.Agency)
-}
-
-// givenUp reports whether what ended there was not the delivery but the keeping
-// of a copy; see giveUp in origin.go.
-func givenUp(a *answer, d *envelope.Delivery) bool {
-	end := a.standings[d.Agency].GetDelivery()
-	return a.place(d.Agency) == relayv1.Place_PLACE_SETTLED && end.GetTransport() == fail && end.GetReason() == noRoute
 }
 
 func (v *verdict) settle(k *Keeper, d *envelope.Delivery, a *answer) {
@@ -195,7 +187,7 @@ func (r *review) askHomes(ctx context.Context, verdicts []*verdict) {
 // judgeHome decides about a doubt with the word of the recipient's home.
 func (r *review) judgeHome(v *verdict, d *envelope.Delivery, home routing.RelayID, a *answer) {
 	switch place := a.place(d.Agency); {
-	case place == relayv1.Place_PLACE_SETTLED && !givenUp(a, d):
+	case place == relayv1.Place_PLACE_SETTLED:
 		v.settle(r.k, d, a)
 	case place == relayv1.Place_PLACE_INBOX, place == relayv1.Place_PLACE_QUEUE:
 		v.routes.elsewhere(d, home)
