@@ -8,8 +8,7 @@ import (
 	"github.com/truclienthong/truc/routing"
 )
 
-// apply makes a second copy a duty. Nobody needs one of a report, of what is
-// settled, or at a relay that has the envelope.
+// apply makes a second copy a duty.
 func (r *copyWanted) apply(s *step) error {
 	s.sequenced(r.Sequence)
 	h, err := s.load(r.ID)
@@ -27,7 +26,7 @@ func (r *copyWanted) apply(s *step) error {
 		}
 		changed = changed || ended
 	}
-	wanted := h.st.holdsContent() && h.st.Unsettled > 0 && r.Relay != s.self && !slices.Contains(h.st.Holders, r.Relay)
+	wanted := h.st.lacksCopy(s.self, r.Relay)
 	if wanted {
 		known, err := s.waitsBare(h, r.Relay)
 		if err != nil {

@@ -117,11 +117,13 @@ func (r *settlement) apply(s *step) error {
 	return s.commitReport(r.Report, s.size-size)
 }
 
-// endCopies ends the duties to have copies made, once nobody waits for them.
+// endCopies ends the duties to have copies made, once nothing is under way; who
+// waits for them need not wait any more.
 func (s *step) endCopies(h *held) error {
 	if !h.st.FromSender || h.st.Report || h.st.Unsettled > 0 {
 		return nil
 	}
+	s.woken.copies = append(s.woken.copies, h.id)
 	for _, d := range slices.Clone(h.st.Duties) {
 		if _, _, err := s.dequeue(h, d.Relay, nil, true); err != nil {
 			return err

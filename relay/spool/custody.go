@@ -19,8 +19,11 @@ import (
 // every delivery has ended, or where the content is not here.
 func (s *Spool) Copy(ctx context.Context, f envelope.Copy) error {
 	f.At = s.instant(f.At)
-	err := s.sequencedFact(ctx, func(sequence uint64) record {
-		return &copyWanted{Copy: f, Sequence: sequence, Now: s.now()}
+	err := s.decided(ctx, f.ID, false, func(v *index.View, st *state, _ bool) (record, error) {
+		if needed, err := copyNeeded(v, st, s.cfg.Self, f); !needed || err != nil {
+			return nil, err
+		}
+		return &copyWanted{Copy: f, Sequence: s.nextSequence(), Now: s.now()}, nil
 	})
 	if err != nil {
 		return fmt.Errorf("copy %s to %s: %w", f.ID, f.Relay, err)
@@ -28,11 +31,38 @@ func (s *Spool) Copy(ctx context.Context, f envelope.Copy) error {
 	return nil
 }
 
+// copyNeeded reports whether f would change something.
+func copyNeeded(v *index.View, st *state, self routing.RelayID, f envelope.Copy) (bool, error) {
+	if st == nil || st.Report {
+		return false, nil
+	}
+	if st.lacksCopy(self, f.Relay) {
+		if known, err := bareDuty(v, st, f.Relay); !known || err != nil {
+			return err == nil, err
+		}
+	}
+	for _, relay := range f.Instead {
+		if waits, err := bareDuty(v, st, relay); waits && relay != f.Relay || err != nil {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// lacksCopy reports whether there is a copy to be made at a relay. Nobody needs
+// one of a report, or of what is settled.
+func (st *state) lacksCopy(self, relay routing.RelayID) bool {
+	return st.holdsContent() && !st.Report && st.Unsettled > 0 && relay != "" && relay != self && !slices.Contains(st.Holders, relay)
+}
+
 // Forget has a relay no longer count as a holder of an envelope: it lost it.
 // Deliveries that it had custody of are to be rerouted first.
 func (s *Spool) Forget(ctx context.Context, id envelope.ID, holder routing.RelayID) error {
-	err := s.sequencedFact(ctx, func(sequence uint64) record {
-		return &forgotten{ID: id, Holder: holder, Sequence: sequence, Now: s.now()}
+	err := s.decided(ctx, id, false, func(_ *index.View, st *state, _ bool) (record, error) {
+		if st == nil || !slices.Contains(st.Holders, holder) {
+			return nil, nil
+		}
+		return &forgotten{ID: id, Holder: holder, Sequence: s.nextSequence(), Now: s.now()}, nil
 	})
 	if err != nil {
 		return fmt.Errorf("forget that %s has %s: %w", holder, id, err)
@@ -40,24 +70,17 @@ func (s *Spool) Forget(ctx context.Context, id envelope.ID, holder routing.Relay
 	return nil
 }
 
-// sequencedFact is fact for a record that takes a sequence.
-func (s *Spool) sequencedFact(ctx context.Context, make func(sequence uint64) record) error {
-	if err := s.take(ctx); err != nil {
-		return err
-	}
-	g, err := s.append(ctx, true, nil, make(s.nextSequence()))
-	s.give()
-	if err != nil {
-		return err
-	}
-	return s.wait(g)
-}
-
 // Hold has an envelope stay where it is, or go on. The parts that hand on and
 // deliver see to it; the spool only remembers, until nothing is left to do.
 func (s *Spool) Hold(ctx context.Context, f envelope.Hold) error {
 	f.At, f.Note = s.instant(f.At), shortened(f.Note)
-	if err := s.fact(ctx, true, &holding{Hold: f, Now: s.now()}); err != nil {
+	err := s.decided(ctx, f.ID, false, func(_ *index.View, st *state, _ bool) (record, error) {
+		if st == nil || st.Held == f.Held || st.done() {
+			return nil, nil
+		}
+		return &holding{Hold: f, Now: s.now()}, nil
+	})
+	if err != nil {
 		return fmt.Errorf("hold %s: %w", f.ID, err)
 	}
 	return nil
@@ -70,7 +93,7 @@ func (s *Spool) Hold(ctx context.Context, f envelope.Hold) error {
 func (s *Spool) Reroute(ctx context.Context, f envelope.Reroute) error {
 	f.At = s.instant(f.At)
 	f.Elsewhere = slices.DeleteFunc(slices.Clone(f.Elsewhere), func(o envelope.Onward) bool { return o.Relay == s.cfg.Self })
-	err := s.claimingFact(ctx, f.ID, len(f.Inboxes) > 0, func(_ *index.View, _ *state, keyed bool) (record, error) {
+	err := s.decided(ctx, f.ID, len(f.Inboxes) > 0, func(_ *index.View, _ *state, keyed bool) (record, error) {
 		return &rerouted{Reroute: f, Sequence: s.nextSequence(), Now: s.now(), Keyed: keyed}, nil
 	})
 	if err != nil {
@@ -84,13 +107,45 @@ func (s *Spool) Reroute(ctx context.Context, f envelope.Reroute) error {
 // that were kept for the recipients named become duties.
 func (s *Spool) TakeOver(ctx context.Context, f envelope.TakeOver) error {
 	f.At = s.instant(f.At)
-	err := s.claimingFact(ctx, f.ID, true, func(_ *index.View, _ *state, keyed bool) (record, error) {
+	err := s.decided(ctx, f.ID, true, func(v *index.View, st *state, keyed bool) (record, error) {
+		if needed, err := takeOverNeeded(v, st, f); !needed || err != nil {
+			return nil, err
+		}
 		return &takenOver{TakeOver: f, Sequence: s.nextSequence(), Now: s.now(), Keyed: keyed}, nil
 	})
 	if err != nil {
 		return fmt.Errorf("take over %s: %w", f.ID, err)
 	}
 	return nil
+}
+
+// takeOverNeeded reports whether f would change something.
+func takeOverNeeded(v *index.View, st *state, f envelope.TakeOver) (bool, error) {
+	if st == nil || st.released() || st.Report {
+		return false, nil
+	}
+	if !st.FromSender {
+		return true, nil
+	}
+	return anyDelivery(v, f.ID, st, f.Inboxes, f.Onward, func(d *delivery) bool { return d.Place == kept })
+}
+
+// anyDelivery reports whether one of the recipients of duties stands as told.
+func anyDelivery(v *index.View, id envelope.ID, st *state,
+	inboxes []routing.AgencyCode, onward []envelope.Onward, so func(*delivery) bool,
+) (bool, error) {
+	lists := [][]routing.AgencyCode{inboxes}
+	for _, o := range onward {
+		lists = append(lists, o.Agencies)
+	}
+	for _, agencies := range lists {
+		for _, a := range agencies {
+			if d, err := deliveryAt(v, id, st, a); err != nil || d != nil && so(d) {
+				return err == nil, err
+			}
+		}
+	}
+	return false, nil
 }
 
 // Revive makes duties again of deliveries that were given up, at the ingress,
@@ -101,7 +156,7 @@ func (s *Spool) TakeOver(ctx context.Context, f envelope.TakeOver) error {
 // INVALID_FIELD where there would not be more time.
 func (s *Spool) Revive(ctx context.Context, f envelope.Revive) error {
 	f.At, f.Note = s.instant(f.At), shortened(f.Note)
-	err := s.claimingFact(ctx, f.ID, len(f.Inboxes) > 0, func(v *index.View, st *state, keyed bool) (record, error) {
+	err := s.decided(ctx, f.ID, len(f.Inboxes) > 0, func(v *index.View, st *state, keyed bool) (record, error) {
 		if err := revivable(v, st, f); err != nil {
 			return nil, err
 		}
@@ -128,28 +183,19 @@ func revivable(v *index.View, st *state, f envelope.Revive) error {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,
 			"envelope %s already has until %s: give it more time", f.ID, st.ExpiresAt)
 	}
-	all := slices.Clone(f.Inboxes)
-	for _, o := range f.Onward {
-		all = append(all, o.Agencies...)
+	given, err := anyDelivery(v, f.ID, st, f.Inboxes, f.Onward, (*delivery).dead)
+	if err == nil && !given {
+		err = wrong("no delivery of envelope %s to these recipients was given up", f.ID)
 	}
-	for _, a := range all {
-		d, err := deliveryAt(v, f.ID, st, a)
-		if err != nil {
-			return err
-		}
-		if d != nil && d.dead() {
-			return nil
-		}
-	}
-	return wrong("none of the %d deliveries of envelope %s was given up", len(all), f.ID)
+	return err
 }
 
-// claimingFact appends one record that make decides on while nothing else
-// happens to the envelope, whose state is nil if it is not known. If it is to
-// claim the sender's document id, keyed tells whether that was free; a fact is
-// not refused because it was not.
-func (s *Spool) claimingFact(ctx context.Context, id envelope.ID, claim bool,
-	make func(v *index.View, st *state, keyed bool) (record, error),
+// decided appends the record that decide makes while nothing else happens to the
+// envelope, whose state is nil if it is not known; no record: there is nothing to
+// do. If the sender's document id is to be claimed, keyed tells whether it was
+// free; a fact is not refused because it was not.
+func (s *Spool) decided(ctx context.Context, id envelope.ID, claim bool,
+	decide func(v *index.View, st *state, keyed bool) (record, error),
 ) error {
 	if err := s.takeFor(ctx, id); err != nil {
 		return err
@@ -172,14 +218,14 @@ func (s *Spool) claimingFact(ctx context.Context, id envelope.ID, claim bool,
 		if err != nil {
 			return nil, err
 		}
-		r, err := make(v, st, claimed != nil)
-		if err != nil {
+		r, err := decide(v, st, claimed != nil)
+		if r == nil || err != nil {
 			return nil, err
 		}
 		return s.append(ctx, true, claimed, r)
 	}()
 	s.give()
-	if err != nil {
+	if g == nil || err != nil {
 		return err
 	}
 	return s.wait(g)

@@ -101,7 +101,8 @@ func (s *Spool) InboxChanged(agency routing.AgencyCode) <-chan struct{} {
 func (s *Spool) DestinationsChanged() <-chan struct{} { return s.notify.destinations.wait() }
 
 // CopiesChanged returns a channel that is closed when another relay is known to
-// have an envelope, now and then also for nothing. Take it before Record.
+// have an envelope, or none needs to any more; now and then also for nothing.
+// Take it before Record.
 func (s *Spool) CopiesChanged(id envelope.ID) <-chan struct{} {
 	return s.notify.copies.of(string(id[:])).wait()
 }
