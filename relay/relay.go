@@ -1,7 +1,8 @@
 // Package relay is one node of the mesh. It joins the parts, each of which can
 // be read alone: ingress (what agencies call), forward (what relays call on one
-// another), ledger (what became of an envelope), over the spool (custody) and
-// the directory, which it is given.
+// another), ledger (what became of an envelope), keeper (what others have
+// custody of, asked after until it has ended), over the spool (custody) and the
+// directory, which it is given.
 //
 // It promises:
 //   - Default deny: every call carries a verified identity, and is served only
@@ -38,6 +39,7 @@ import (
 
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/forward"
+	"github.com/truclienthong/truc/relay/keeper"
 	"github.com/truclienthong/truc/relay/ingress"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
@@ -82,6 +84,8 @@ type Config struct {
 	// Forward tunes the handing on; zero fields take its defaults, and all that
 	// it is joined to is filled in by the relay.
 	Forward forward.Config
+	// Keeper tunes the looking after, likewise.
+	Keeper keeper.Config
 	// Limits bound headers, parts and recipients; zero fields take the defaults.
 	Limits envelope.Limits
 	// Lifetime of an envelope whose sender names no end; 30 days.

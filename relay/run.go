@@ -14,6 +14,7 @@ import (
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/forward"
 	"github.com/truclienthong/truc/relay/ingress"
+	"github.com/truclienthong/truc/relay/keeper"
 	"github.com/truclienthong/truc/relay/ledger"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
@@ -26,6 +27,7 @@ type parts struct {
 	ledger  *ledger.Ledger
 	forward *forward.Forwarder
 	ingress *ingress.Service
+	keeper  *keeper.Keeper
 	health  *health.Server
 }
 
@@ -35,14 +37,14 @@ type parts struct {
 // Start, in this order:
 //  1. HTTP, which says "starting" while the spool is replayed.
 //  2. The spool: opened, replayed, its writer running.
-//  3. The parts over it; forward begins to hand on.
+//  3. The parts over it; forward begins to hand on, keeper to look after.
 //  4. gRPC, on connections that were waiting at the listener.
 //  5. The directory: own entry, then everything that follows its changes.
 //
 // Stop, in this order, each step bounded:
 //  1. Not ready, not serving: connectors and peers go elsewhere; new envelopes
 //     are refused. Calls without an end are ended.
-//  2. Following the directory, and handing on.
+//  2. Following the directory, looking after, and handing on.
 //  3. gRPC: calls under way may finish for StopTimeout, then they are cut; once
 //     none is left, callers have a moment to read. After a failure of the spool
 //     nothing is waited for.
@@ -59,7 +61,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer stopParts()
 
 	var http, store, working errgroup.Group
-	ended := make(chan error, 8) // the first to end by itself says why
+	ended := make(chan error, 16) // the first to end by itself says why
 	start := func(group *errgroup.Group, name string, run func() error) {
 		group.Go(func() error {
 			err := run()
@@ -85,6 +87,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	server := r.server(parts)
 	start(&store, "spool", func() error { return parts.spool.Run(spoolCtx) })
 	start(&working, "forward", func() error { return parts.forward.Run(partsCtx) })
+	start(&working, "keeper", func() error { return parts.keeper.Run(partsCtx) })
 	start(&working, "grpc", func() error {
 		err := server.Serve(r.config.Listener)
 		if ctx.Err() != nil {
@@ -159,7 +162,14 @@ func (r *Relay) open() (_ *parts, err error) {
 	f.Self, f.Directory, f.Peers, f.Reports = c.ID, c.Directory, p.peers, p.ledger
 	f.Queues, f.Inboxes, f.Holdings, f.Facts, f.Begin = store, store, store, store, store.beginForward(func(inboxes []routing.AgencyCode) error { return p.ingress.InboxRoom(inboxes) })
 	f.Accepting, f.Clock, f.Logger, f.Meter, f.Tracer = r.accepting, c.Clock, c.Logger, meter, tracer
+	f.OnRepeat = func() { p.keeper.Review() }
 	if p.forward, err = forward.New(f); err != nil {
+		return nil, err
+	}
+	k := c.Keeper
+	k.Self, k.Spool, k.Directory, k.Peers, k.Usable = c.ID, store, c.Directory, p.peers, p.forward.Usable
+	k.Clock, k.Logger, k.Meter = c.Clock, c.Logger, meter
+	if p.keeper, err = keeper.New(k); err != nil {
 		return nil, err
 	}
 	limits := c.Ingress

@@ -9,6 +9,7 @@ import (
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/forward"
 	"github.com/truclienthong/truc/relay/ingress"
+	"github.com/truclienthong/truc/relay/keeper"
 	"github.com/truclienthong/truc/relay/ledger"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
@@ -31,6 +32,7 @@ var (
 	_ forward.Queues   = store{}
 	_ forward.Inboxes  = store{}
 	_ forward.Facts    = store{}
+	_ keeper.Spool     = store{}
 )
 
 // Begin opens a transfer for ingress.
