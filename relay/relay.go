@@ -39,8 +39,8 @@ import (
 
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/forward"
-	"github.com/truclienthong/truc/relay/keeper"
 	"github.com/truclienthong/truc/relay/ingress"
+	"github.com/truclienthong/truc/relay/keeper"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
