@@ -17,7 +17,11 @@ func (l line) over(conn net.Conn) net.Conn {
 		for {
 			select {
 			case b := <-c.sent:
-				pass(l.takes(len(b)))
+				select {
+				case <-time.After(l.takes(len(b))):
+				case <-c.closed:
+					return
+				}
 				c.note(-len(b))
 				if _, err := conn.Write(b); err != nil {
 					_ = c.Close()

@@ -50,7 +50,7 @@ type link struct {
 	accepting  bool
 	since      time.Time // of the last change of up or accepting
 	measuredAt time.Time
-	heardAt    time.Time // when a session last told that the peer is there
+	heard      bool      // a session has told that the peer is there, since the last miss
 	answers    int       // in a row
 	misses     int       // in a row
 	flaps      int       // since the last calm
@@ -99,14 +99,15 @@ func (l *links) answered(relay routing.RelayID, roundTrip time.Duration, accepti
 	return up || need > answersToUp
 }
 
-// missed notes a probe, sent at the given instant, that was not answered, and
-// reports whether the link has gone down by it. While a session shows that the
-// peer is there, the probe has only found no room on a busy link.
-func (l *links) missed(relay routing.RelayID, asked time.Time) (down bool) {
+// missed notes a probe that was not answered, and reports whether the link has
+// gone down by it. Where a session shows that the peer is there, the probe has
+// only found no room on a busy link.
+func (l *links) missed(relay routing.RelayID) (down bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k := l.link(relay)
-	if k.up && k.heardAt.After(asked) {
+	if k.up && k.heard {
+		k.heard, k.misses = false, 0
 		return false
 	}
 	if !k.up && k.answers > 0 {
@@ -130,7 +131,7 @@ func (l *links) heard(relay routing.RelayID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if k := l.direct[relay]; k != nil {
-		k.heardAt = l.clock()
+		k.heard = true
 	}
 }
 

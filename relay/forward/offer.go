@@ -30,6 +30,13 @@ type attempt struct {
 	offered  time.Time
 }
 
+// A chunk that takes longer than slowChunk to send is followed by smaller ones,
+// down to minChunk bytes.
+const (
+	slowChunk = time.Second
+	minChunk  = 16 << 10
+)
+
 // errContent marks a failure to read this relay's own copy.
 var errContent = errors.New("content cannot be read")
 
@@ -258,13 +265,15 @@ func (f *Forwarder) sendParts(ctx context.Context, s *session, a *attempt, numbe
 			continue
 		}
 		var sendErr error
+		size := f.ChunkSize
 		err := f.readPart(a.entry.ID, i, offsets[i], func(reader io.Reader) error {
 			for at := offsets[i]; at < p.Size; {
 				if len(answers) > 0 || ctx.Err() != nil {
 					return nil // refused before the end, or stopping
 				}
 				// A fresh buffer each: grpc may look at a message after Send.
-				data := make([]byte, min(uint64(f.ChunkSize), p.Size-at))
+				data := make([]byte, min(uint64(size), p.Size-at))
+				start := time.Now()
 				if _, err := io.ReadFull(reader, data); err != nil {
 					return err
 				}
@@ -273,9 +282,13 @@ func (f *Forwarder) sendParts(ctx context.Context, s *session, a *attempt, numbe
 				}}); sendErr != nil {
 					return nil
 				}
-				// A chunk is more than fits between the two unread: the one
-				// before it has got through.
+				// A full chunk is about what fits between the two unread: the
+				// one before it has got through. On a slow link smaller ones
+				// give others their turn, and show that it is alive.
 				f.links.heard(s.peer)
+				if time.Since(start) > slowChunk {
+					size = max(size/2, minChunk)
+				}
 				f.telemetry.sent(ctx, a.outlet, uint64(len(data)))
 				at += uint64(len(data))
 			}

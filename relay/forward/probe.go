@@ -62,13 +62,13 @@ func (f *Forwarder) probe(ctx context.Context, relay routing.RelayID) {
 	defer f.cutOutlets(relay, errLinkDown) // after forget, so that no offer finds the way again
 	defer f.links.forget(relay)
 	for {
-		settled, asked := true, f.Clock()
+		settled := true
 		answer, roundTrip, err := f.probeOnce(ctx, relay)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			if f.links.missed(relay, asked) {
+			if f.links.missed(relay) {
 				f.Logger.WarnContext(ctx, "link is down", "peer", relay, "error", err)
 				f.cutOutlets(relay, errLinkDown)
 			}
