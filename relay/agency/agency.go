@@ -32,8 +32,14 @@
 //   - The client is attached to the fastest relay of its home region that works,
 //     and moves when it fails.
 //
-// What it does not: it keeps no queue of its own. Until Receipt.Copies is 2 or
-// more, or Track says so, the caller keeps the files.
+// A Client keeps no queue: until Receipt.Copies is 2 or more, or Track says so,
+// the caller keeps the files. An Outbox does that for its caller: it has the
+// document on disk before a relay has, and hands it over again where the only
+// relay that had it is lost.
+//
+//	outbox, err := agency.OpenOutbox(agency.OutboxConfig{Dir: config.Outbox, Client: client})
+//	group.Go(func() error { return outbox.Run(ctx) }) // or Tend now and then
+//	receipt, err := outbox.Submit(ctx, document)      // in place of client.Submit
 //
 // Errors that a relay answers are *envelope.Refusal, with every field at fault;
 // envelope.Temporary tells whether another try may succeed. Temporary ones have
@@ -56,7 +62,7 @@ import (
 	"github.com/truclienthong/truc/tls"
 )
 
-// Config is what a client needs to know. LoadProfile fills in the first five.
+// Config is what a client needs to know. LoadProfile fills in the first six.
 type Config struct {
 	// Relays are host:port of one or more relays; others are learned.
 	Relays []string
@@ -67,6 +73,9 @@ type Config struct {
 	// Agency is the code of the agency to speak for; empty: the one that the
 	// certificate names. A gateway names one of its agencies.
 	Agency string
+	// Outbox is the folder for an outbox. The client does not use it: who wants
+	// one gives it to OpenOutbox.
+	Outbox string
 
 	// Patience is for how long failures that may pass are tried again without
 	// any progress, before the call returns the last of them; 0: 2 minutes.

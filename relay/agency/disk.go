@@ -15,6 +15,9 @@ import (
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 )
 
+// errLocked: another process, or another part of this one, works on a folder.
+var errLocked = errors.New("another connector works on it just now")
+
 // makeDir makes dir and what is missing above it, durably.
 func makeDir(dir string) error {
 	info, err := os.Stat(dir)
@@ -85,8 +88,12 @@ func removeOthers(dir string, names []string) error {
 // fileNames gives each part a file name of its own that stays in its folder:
 // relays check names, but a file name from elsewhere is believed by nobody.
 // The same parts get the same names every time, so that a Save can be resumed.
-func fileNames(parts []*exchangev1.Part) []string {
+// None is called envelope.json, or as one of the reserved.
+func fileNames(parts []*exchangev1.Part, reserved ...string) []string {
 	used := map[string]bool{envelopeFile: true}
+	for _, name := range reserved {
+		used[name] = true
+	}
 	names := make([]string, len(parts))
 	for i, part := range parts {
 		base := localName(part.GetName(), i)

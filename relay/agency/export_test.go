@@ -23,3 +23,21 @@ func (c Config) Backoff(silent, answers time.Duration) Config {
 	c.timing.firstBackoff, c.timing.maxBackoff, c.timing.answers = silent, silent, answers
 	return c
 }
+
+// Disk is what makes a document in an outbox last.
+type Disk = disk
+
+// OSDisk is the real one.
+var OSDisk Disk = osDisk{}
+
+// On puts the outbox of a test on a disk of its own.
+func (c OutboxConfig) On(d Disk) OutboxConfig {
+	c.disk = d
+	return c
+}
+
+// Quick makes Run look again after moments.
+func (c OutboxConfig) Quick() OutboxConfig {
+	c.passes = passes{first: 2 * time.Millisecond, most: 20 * time.Millisecond}
+	return c
+}

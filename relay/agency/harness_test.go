@@ -19,7 +19,12 @@ import (
 	"github.com/truclienthong/truc/relay/envelope"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(victimVariable) != "" {
+		victim()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var (
 	unavailable = exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING

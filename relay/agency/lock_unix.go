@@ -9,19 +9,44 @@ import (
 	"syscall"
 )
 
-// lock keeps two connectors with one folder from writing the same envelope at
-// once. The system lets go of it when the process ends.
-func lock(dir string) (unlock func(), err error) {
+// dirLock is a lock on a folder. It stays with the folder when that is renamed,
+// and the system lets go of it when the process ends.
+type dirLock struct{ dir *os.File }
+
+// lock keeps two connectors from working on one folder at once. Without wait it
+// returns errLocked where another has it.
+func lock(dir string, wait bool) (*dirLock, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = d.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errors.New("another connector is saving it to the same folder just now")
-		}
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	how := syscall.LOCK_EX
+	if !wait {
+		how |= syscall.LOCK_NB
 	}
-	return func() { _ = d.Close() }, nil
+	err = syscall.Flock(int(d.Fd()), how)
+	for errors.Is(err, syscall.EINTR) {
+		err = syscall.Flock(int(d.Fd()), how)
+	}
+	if err == nil {
+		return &dirLock{d}, nil
+	}
+	_ = d.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, errLocked
+	}
+	return nil, fmt.Errorf("lock %s: %w", dir, err)
+}
+
+func (l *dirLock) unlock() { _ = l.dir.Close() }
+
+// at reports whether the folder that was locked is the one at path: it may have
+// been renamed or removed before the lock was had.
+func (l *dirLock) at(path string) bool {
+	locked, err := l.dir.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(locked, there)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"math"
 
 	"google.golang.org/protobuf/proto"
@@ -68,9 +69,10 @@ func (c *Client) outline(document Document) (*submission, error) {
 
 // hash reads every file for its size and SHA-256.
 func (s *submission) hash(ctx context.Context) error {
+	s.total = 0
 	for i, source := range s.sources {
 		hashed := s.total
-		size, sum, err := digest(ctx, source, func(n int) {
+		size, sum, err := digest(ctx, source, io.Discard, func(n int) {
 			hashed += uint64(n)
 			s.progress(Progress{Done: hashed})
 		})

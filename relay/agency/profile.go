@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -18,6 +19,17 @@ type profile struct {
 	Key         string   `yaml:"key"`
 	Trust       string   `yaml:"trust"`
 	Agency      string   `yaml:"agency"`
+	Outbox      string   `yaml:"outbox"`
+}
+
+// outboxBeside is the outbox of a profile that names none.
+func outboxBeside(path string) string {
+	for _, ending := range []string{".yaml", ".yml"} {
+		if name, ok := strings.CutSuffix(path, ending); ok && filepath.Base(path) != ending {
+			return name + ".outbox"
+		}
+	}
+	return path + ".outbox"
 }
 
 // LoadProfile reads a profile in YAML:
@@ -27,6 +39,7 @@ type profile struct {
 //	key: H26.key
 //	trust: trust.pem
 //	agency: H26                              # may be missing: as the certificate says
+//	outbox: /var/lib/truc/H26.outbox         # may be missing: H26.outbox beside H26.yaml
 //
 // Unknown keys are refused, because a misspelt one would be obeyed by nobody.
 func LoadProfile(path string) (Config, error) {
@@ -65,6 +78,10 @@ func LoadProfile(path string) (Config, error) {
 		Key:         file("key", p.Key),
 		Trust:       file("trust", p.Trust),
 		Agency:      p.Agency,
+		Outbox:      outboxBeside(path),
+	}
+	if p.Outbox != "" {
+		c.Outbox = file("outbox", p.Outbox)
 	}
 	if err := errors.Join(faults...); err != nil {
 		return Config{}, fmt.Errorf("profile %s: %w", path, err)

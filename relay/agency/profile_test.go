@@ -45,7 +45,7 @@ func TestLoadProfile(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := agency.Config{Relays: got.Relays, Agency: got.Agency,
-				Certificate: filepath.Join(dir, "a.crt"), Key: filepath.Join(dir, "keys", "a.key"), Trust: "/etc/truc/trust.pem"}
+				Outbox: filepath.Join(dir, "p.outbox"), Certificate: filepath.Join(dir, "a.crt"), Key: filepath.Join(dir, "keys", "a.key"), Trust: "/etc/truc/trust.pem"}
 			if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(agency.Config{})); diff != "" {
 				t.Errorf("profile (-want +got):\n%s", diff)
 			}

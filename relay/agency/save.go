@@ -109,11 +109,14 @@ func (a *Arrival) save(ctx context.Context, dir string) (*Saved, error) {
 	if err := os.Mkdir(partial, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
-	unlock, err := lock(partial)
+	locked, err := lock(partial, false)
+	if errors.Is(err, errLocked) {
+		return nil, errors.New("another connector is saving it to the same folder just now")
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer locked.unlock()
 	// Another process may have finished meanwhile.
 	if saved, err := a.saved(final); saved != nil || err != nil {
 		return saved, errors.Join(err, os.RemoveAll(partial))

@@ -102,8 +102,8 @@ func mediaType(name string) string {
 	return "application/octet-stream"
 }
 
-// digest reads a source once, for its size and SHA-256.
-func digest(ctx context.Context, s Source, read func(n int)) (uint64, [32]byte, error) {
+// digest reads a source once, for its size and SHA-256, and copies it to w.
+func digest(ctx context.Context, s Source, w io.Writer, read func(n int)) (uint64, [32]byte, error) {
 	r, err := s.Open()
 	if err != nil {
 		return 0, [32]byte{}, fmt.Errorf("file %s: %w", s.Name(), err)
@@ -118,6 +118,9 @@ func digest(ctx context.Context, s Source, read func(n int)) (uint64, [32]byte, 
 		}
 		n, err := r.Read(buffer)
 		h.Write(buffer[:n])
+		if _, err := w.Write(buffer[:n]); err != nil {
+			return 0, [32]byte{}, err
+		}
 		size += uint64(n)
 		read(n)
 		if err == io.EOF {

@@ -147,7 +147,7 @@ func (s *submission) mismatch(ctx context.Context, before int, err error) (int, 
 		return before, err
 	}
 	for i, part := range s.header.GetParts() {
-		size, sum, err := digest(ctx, s.sources[i], func(int) {})
+		size, sum, err := digest(ctx, s.sources[i], io.Discard, func(int) {})
 		if err != nil {
 			return before, err
 		}

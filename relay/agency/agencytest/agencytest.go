@@ -170,6 +170,9 @@ func (m *Mesh) Profile(agency string, relays ...string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
+// Dir is where certificates and profiles are; a profile is called as its agency.
+func (m *Mesh) Dir() string { return m.config.Dir }
+
 // Address of a relay, host:port; it stays the same over Stop and Start.
 func (m *Mesh) Address(relay string) string {
 	m.mu.Lock()

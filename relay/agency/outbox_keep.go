@@ -1,0 +1,404 @@
+package agency
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+)
+
+// What is in the folder of an outbox:
+//
+//	<key>/            one document that waits: envelope.json, the description
+//	                  with the header as it is sent; the files; state.json, what
+//	                  is known of its hand-over
+//	failed/<id>/      the same, refused for good, with reason.json
+//	damaged/<id>/     the same, not what was written, with reason.json
+//	.new-<random>/    being made, or left by a process that died: nothing yet
+//	.gone-<random>/   being removed: nothing any more
+//
+// The key is made of sender and document id, so two documents with one id cannot
+// both wait. These are the steps, and what is on disk after each, should the
+// process be killed or the power fail there:
+//
+//	make    1  .new-x with files of their final length: room is taken, nothing else
+//	        2  the files are copied, compared and synced, then envelope.json
+//	        3  .new-x is synced: whole, and still nothing
+//	        4  .new-x is renamed to <key>; it is there, or after a power failure not
+//	        5  the outbox is synced. The document is in the outbox. Only now a relay
+//	           hears of it, and only now Submit can return a receipt or a KeptError
+//	tell    6  state.json is replaced by rename; lost or not, it can be asked anew
+//	remove  7  <key> is renamed to .gone-x; it is there, or after a power failure
+//	           still <key>, and handed over again, which is a repeat
+//	        8  the outbox is synced, so that a removed file is never one of <key>
+//	        9  .gone-x is deleted
+//	aside   as 7 and 8, with reason.json synced in <key> before and the folder it
+//	        goes to after: it is in one of the two
+const (
+	stateFile  = "state.json"
+	reasonFile = "reason.json"
+	// replacing is the name of a state.json that is not whole yet.
+	replacing = ".state.json"
+
+	failedDir  = "failed"
+	damagedDir = "damaged"
+
+	newPrefix  = ".new-"
+	gonePrefix = ".gone-"
+)
+
+// A document waiting is read by nobody but its agency.
+const (
+	keptDirMode  = 0o700
+	keptFileMode = 0o600
+)
+
+// disk is what makes a document last. Tests cut the power between its calls.
+type disk interface {
+	// Sync makes what was written to a file durable, SyncDir the names in a
+	// folder.
+	Sync(file *os.File) error
+	SyncDir(dir string) error
+	Rename(from, to string) error
+}
+
+type osDisk struct{}
+
+func (osDisk) Sync(file *os.File) error     { return file.Sync() }
+func (osDisk) SyncDir(dir string) error     { return syncDir(dir) }
+func (osDisk) Rename(from, to string) error { return os.Rename(from, to) }
+
+// keyOf is the name of a document's folder: unique for sender and document id,
+// and a file name on every system.
+func keyOf(header *exchangev1.Header) string {
+	sum := sha256.Sum256([]byte(header.GetSender().GetCode() + "\x00" + header.GetDocumentId()))
+	return hex.EncodeToString(sum[:16])
+}
+
+func isKey(name string) bool {
+	b, err := hex.DecodeString(name)
+	return err == nil && len(b) == 16 && name == strings.ToLower(name)
+}
+
+// kept is the layout of envelope.json in an outbox.
+type kept struct {
+	EnvelopeID string `json:"envelope_id"`
+	DocumentID string `json:"document_id"`
+	// Agency is who handed it over.
+	Agency string    `json:"agency"`
+	KeptAt time.Time `json:"kept_at"`
+	// Header holds the canonical bytes, in base64.
+	Header []byte          `json:"header"`
+	Files  []describedFile `json:"files"`
+}
+
+// make copies a document into the outbox, steps 1 to 5, and returns it locked.
+// The submission then has hashes and id. fs.ErrExist: one with its document id
+// appeared meanwhile.
+func (o *Outbox) make(ctx context.Context, s *submission, key string) (*entry, error) {
+	e, sizes, err := o.reserve(s, key)
+	if err != nil {
+		return nil, err
+	}
+	if err = o.fill(ctx, s, e, sizes); err == nil {
+		err = o.publish(e)
+	}
+	if err != nil {
+		defer e.lock.unlock()
+		return nil, errors.Join(err, e.discard())
+	}
+	return e, nil
+}
+
+// reserve is step 1: it makes the hidden folder if there is room.
+func (o *Outbox) reserve(s *submission, key string) (*entry, []int64, error) {
+	e := &entry{outbox: o, key: key, path: filepath.Join(o.config.Dir, newPrefix+rand.Text()), header: s.header}
+	sizes := make([]int64, len(s.sources))
+	for i, source := range s.sources {
+		size, err := sizeOf(source)
+		if err != nil {
+			return nil, nil, fmt.Errorf("file %s: %w", source.Name(), err)
+		}
+		sizes[i] = size
+	}
+	// The header is written in base64.
+	names, lengths := append(e.files(), envelopeFile, stateFile), append(slices.Clone(sizes), 2*int64(proto.Size(s.header)), 0)
+	var needed int64
+	for _, length := range lengths {
+		needed += blocks(length)
+	}
+	o.making.Lock()
+	defer o.making.Unlock()
+	folder, err := lock(o.config.Dir, true)
+	if err != nil {
+		return nil, nil, fmt.Errorf("outbox: %w", err)
+	}
+	defer folder.unlock()
+	if err := o.room(needed); err != nil {
+		return nil, nil, err
+	}
+	if err := os.Mkdir(e.path, keptDirMode); err != nil {
+		return nil, nil, fmt.Errorf("outbox: %w", err)
+	}
+	if e.lock, err = lock(e.path, false); err != nil {
+		return nil, nil, fmt.Errorf("outbox: %w", err)
+	}
+	for i, name := range names {
+		if err := makeFile(filepath.Join(e.path, name), lengths[i]); err != nil {
+			e.lock.unlock()
+			return nil, nil, errors.Join(fmt.Errorf("outbox: %w", err), os.RemoveAll(e.path))
+		}
+	}
+	return e, sizes, nil
+}
+
+func sizeOf(source Source) (int64, error) {
+	content, err := source.Open()
+	if err != nil {
+		return 0, err
+	}
+	defer content.Close()
+	return content.Seek(0, io.SeekEnd)
+}
+
+// makeFile makes a file of a length, without taking room for it yet.
+func makeFile(path string, size int64) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, keptFileMode)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := file.Truncate(size); err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// blocks is what a file of a size counts for: at least one block of a disk, so
+// that many small ones are bounded too.
+func blocks(size int64) int64 {
+	const block = 4096
+	return max(block, (size+block-1)/block*block)
+}
+
+// room refuses what would go beyond the bound of the outbox.
+func (o *Outbox) room(needed int64) error {
+	most := o.config.MaxBytes
+	if needed > most {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_TOO_LARGE,
+			"the document has %d bytes, the outbox %s takes %d in all", needed, o.config.Dir, most)
+	}
+	held, err := usage(o.config.Dir)
+	if err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	if held+needed <= most {
+		return nil
+	}
+	r := envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED,
+		"the outbox %s holds %d of at most %d bytes and has no room for %d more; see what waits in it, and clear what was set aside in its folders %s and %s",
+		o.config.Dir, held, most, needed, failedDir, damagedDir)
+	r.Quota = "outbox"
+	return r
+}
+
+// usage counts what is in a folder. Others may be removing from it.
+func usage(dir string) (int64, error) {
+	var held int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return unlessGone(err)
+		}
+		info, err := d.Info()
+		if err == nil {
+			held += blocks(info.Size())
+		}
+		return unlessGone(err)
+	})
+	return held, err
+}
+
+func unlessGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// fill is steps 2 and 3.
+func (o *Outbox) fill(ctx context.Context, s *submission, e *entry, sizes []int64) error {
+	s.total = 0
+	names := e.files()
+	for i := range s.sources {
+		if err := o.copyFile(ctx, s, i, filepath.Join(e.path, names[i]), sizes[i]); err != nil {
+			return err
+		}
+	}
+	if err := s.seal(); err != nil {
+		return err
+	}
+	_, canonical, err := envelope.HeaderID(s.header)
+	if err != nil {
+		return err
+	}
+	e.id = s.id
+	e.kept = kept{
+		EnvelopeID: s.id.String(), DocumentID: s.header.GetDocumentId(), Agency: o.client.speaksFor(),
+		KeptAt: time.Now(), Header: canonical,
+	}
+	for i, part := range s.header.GetParts() {
+		e.kept.Files = append(e.kept.Files, describedFile{
+			Name: part.GetName(), File: names[i], Size: part.GetSize(), SHA256: hex.EncodeToString(part.GetSha256()),
+		})
+	}
+	if err := e.writeJSON(envelopeFile, e.kept); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	if err := o.config.disk.SyncDir(e.path); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	return nil
+}
+
+// copyFile copies one file, and reads it once more: what was changed while it
+// was copied may be half of the old and half of the new.
+func (o *Outbox) copyFile(ctx context.Context, s *submission, i int, path string, size int64) error {
+	source := s.sources[i]
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	defer file.Close()
+	copied := s.total
+	length, sum, err := digest(ctx, source, &bounded{file, size}, func(n int) {
+		copied += uint64(n)
+		s.progress(Progress{Done: copied})
+	})
+	if errors.Is(err, errGrew) || err == nil && length != uint64(size) {
+		return changed(source)
+	}
+	if err != nil {
+		return err
+	}
+	again, sumAgain, err := digest(ctx, source, io.Discard, func(int) {})
+	if err != nil {
+		return err
+	}
+	if again != length || sumAgain != sum {
+		return changed(source)
+	}
+	if err := s.found(i, length, sum); err != nil {
+		return err
+	}
+	if err := o.config.disk.Sync(file); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	return file.Close()
+}
+
+func changed(source Source) error {
+	return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_HASH_MISMATCH,
+		"file %s changed while it was being read; send it again once it is complete", source.Name())
+}
+
+var errGrew = errors.New("more than there was room made for")
+
+// bounded writes no more than left bytes.
+type bounded struct {
+	w    io.Writer
+	left int64
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if int64(len(p)) > b.left {
+		return 0, errGrew
+	}
+	n, err := b.w.Write(p)
+	b.left -= int64(n)
+	return n, err
+}
+
+// publish is steps 4 and 5.
+func (o *Outbox) publish(e *entry) error {
+	final := filepath.Join(o.config.Dir, e.key)
+	if _, err := os.Lstat(final); err == nil {
+		return fs.ErrExist
+	}
+	if err := o.config.disk.Rename(e.path, final); err != nil {
+		if _, there := os.Lstat(final); there == nil {
+			return fs.ErrExist
+		}
+		return fmt.Errorf("outbox: %w", err)
+	}
+	e.path = final
+	if err := o.config.disk.SyncDir(o.config.Dir); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	return nil
+}
+
+// writeJSON writes and syncs one description.
+func (e *entry) writeJSON(name string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	file, err := os.OpenFile(filepath.Join(e.path, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, keptFileMode)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if _, err := file.Write(append(text, '\n')); err != nil {
+		return err
+	}
+	if err := e.outbox.config.disk.Sync(file); err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// sweep deletes what processes left that died while making or removing.
+func (o *Outbox) sweep() error {
+	o.making.Lock()
+	defer o.making.Unlock()
+	folder, err := lock(o.config.Dir, true)
+	if err != nil {
+		return err
+	}
+	defer folder.unlock()
+	found, err := os.ReadDir(o.config.Dir)
+	if err != nil {
+		return err
+	}
+	for _, d := range found {
+		if !d.IsDir() || !strings.HasPrefix(d.Name(), newPrefix) && !strings.HasPrefix(d.Name(), gonePrefix) {
+			continue
+		}
+		path := filepath.Join(o.config.Dir, d.Name())
+		locked, err := lock(path, false)
+		if err != nil {
+			continue // at work, or gone
+		}
+		err = os.RemoveAll(path)
+		locked.unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
