@@ -47,7 +47,7 @@ Completion of commands and flags in the shell: relayctl completion --help.`,
 	options := cli.AddOptions(root)
 	root.AddCommand(
 		newRaft(options), newRelay(options), newAgency(options), newGateway(options), newGroup(options),
-		newRule(options), newCA(options), newTrace(options),
+		newRule(options), newCA(options), newQueue(options), newTrace(options), newAudit(options),
 	)
 	return root
 }
