@@ -1,0 +1,102 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// SmallDisk returns an empty folder on a file system of its own that has so many
+// bytes, until the test ends. Only root may make one; else the test is skipped.
+func SmallDisk(t testing.TB, bytes int64) string {
+	t.Helper()
+	dir := t.TempDir()
+	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", bytes))
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
+		t.Skipf("a small disk needs root: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("mount a small disk: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+// Fill takes space of a file system with a file until so many bytes are left,
+// and returns the file: removing it gives the space back.
+func Fill(dir string, left int64) (string, error) {
+	free, err := Free(dir)
+	if err != nil {
+		return "", err
+	}
+	file, err := os.CreateTemp(dir, "fill-*")
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	if take := free - left; take > 0 {
+		err = syscall.Fallocate(int(file.Fd()), 0, 0, take)
+	}
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("fill %s: %w", dir, err), os.Remove(file.Name()))
+	}
+	return file.Name(), nil
+}
+
+// Free returns the free bytes of a file system.
+func Free(dir string) (int64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	return int64(s.Bavail) * s.Bsize, nil
+}
+
+// Flip flips one bit of the files below a folder whose names match, as a seed
+// says, and returns what it did.
+func Flip(dir, match string, seed uint64) (string, error) {
+	var files []string
+	if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if ok, _ := filepath.Match(match, d.Name()); ok && err == nil && info.Size() > 0 {
+			files = append(files, path)
+		}
+		return err
+	}); err != nil {
+		return "", err
+	}
+	if len(files) == 0 {
+		return "", fmt.Errorf("no file %s below %s", match, dir)
+	}
+	random := rand.New(rand.NewPCG(seed, 2))
+	path := files[random.IntN(len(files))]
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	size, err := file.Seek(0, 2)
+	if err != nil {
+		return "", err
+	}
+	at, bit := random.Int64N(size), random.IntN(8)
+	var b [1]byte
+	if _, err := file.ReadAt(b[:], at); err != nil {
+		return "", err
+	}
+	b[0] ^= 1 << bit
+	_, err = file.WriteAt(b[:], at)
+	return fmt.Sprintf("bit %d of byte %d of %s (%d bytes, seed %d)", bit, at, path, size, seed), err
+}

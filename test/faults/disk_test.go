@@ -1,0 +1,65 @@
+package faults_test
+
+import (
+	"bytes"
+	"errors"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/truclienthong/truc/test/faults"
+)
+
+func TestSmallDisk(t *testing.T) {
+	dir := faults.SmallDisk(t, 1<<20)
+	fill, err := faults.Fill(dir, 64<<10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if free, err := faults.Free(dir); err != nil || free > 64<<10 {
+		t.Errorf("%d bytes are free, %v; want at most 64 KiB", free, err)
+	}
+	file := filepath.Join(dir, "a")
+	if err := os.WriteFile(file, make([]byte, 200<<10), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("writing more than there is: %v, want ENOSPC", err)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, make([]byte, 200<<10), 0o600); err != nil {
+		t.Errorf("with space again: %v", err)
+	}
+}
+
+func TestFlip(t *testing.T) {
+	dir := t.TempDir()
+	was := bytes.Repeat([]byte{0x55}, 1000)
+	file := filepath.Join(dir, "a.seg")
+	for seed := range uint64(20) {
+		for name, content := range map[string][]byte{file: was, filepath.Join(dir, "other"): was} {
+			if err := os.WriteFile(name, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		what, err := faults.Flip(dir, "*.seg", seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		is, err := os.ReadFile(file)
+		if err != nil || len(is) != len(was) {
+			t.Fatalf("%d bytes, %v", len(is), err)
+		}
+		flipped := 0
+		for i := range is {
+			flipped += bits.OnesCount8(is[i] ^ was[i])
+		}
+		if flipped != 1 {
+			t.Errorf("%s: %d bits differ, want 1", what, flipped)
+		}
+	}
+	if _, err := faults.Flip(dir, "*.none", 1); err == nil {
+		t.Error("flipped a bit of no file")
+	}
+}
