@@ -68,6 +68,9 @@ func decide(c raft.Configuration, self string, req *directoryv1.ChangeMembership
 		switch {
 		case voter && same:
 			return stepNothing, nil
+		case voter && !req.GetChangeAddress():
+			return 0, refuse(exchangev1.ErrorReason_ERROR_REASON_CONFLICT,
+				"%s has its vote at %s; to have it at %s, start it there first and ask for the change of address", id, member.Address, address)
 		case voter:
 			return stepAddVoter, nil
 		case same:

@@ -25,12 +25,20 @@ const (
 // returns when the configuration is committed, with its index, and changes
 // nothing where things are already so.
 
-// AddVoter adds a relay with a vote, promotes a non-voter, or changes a
-// voter's address. A new voter first catches up without a vote: a relay that
-// does not answer would otherwise count towards the majority at once. Where it
-// does not catch up in time it stays a non-voter, and the call is refused.
+// AddVoter adds a relay with a vote, or promotes a non-voter. A new voter first
+// catches up without a vote: a relay that does not answer would otherwise count
+// towards the majority at once. Where it does not catch up in time it stays a
+// non-voter, and the call is refused; so it is where the relay has a vote at
+// another address, which is MoveVoter's to change.
 func (n *Node) AddVoter(ctx context.Context, id, address string) (index uint64, err error) {
 	return n.change(ctx, &directoryv1.ChangeMembershipRequest{Operation: opAddVoter, RelayId: id, Address: address})
+}
+
+// MoveVoter does what AddVoter does, and changes the address of who has a vote
+// already. At a wrong address a voter is lost to the others, and with it maybe
+// the majority.
+func (n *Node) MoveVoter(ctx context.Context, id, address string) (index uint64, err error) {
+	return n.change(ctx, &directoryv1.ChangeMembershipRequest{Operation: opAddVoter, RelayId: id, Address: address, ChangeAddress: true})
 }
 
 // AddNonvoter adds a relay that copies the state without a vote, or changes a

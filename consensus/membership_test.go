@@ -85,6 +85,7 @@ func TestMembershipRefusals(t *testing.T) {
 		{"remove the last voter", func() error { _, err := a.Remove(t.Context(), "a"); return err }, codes.FailedPrecondition, "WRONG_STATE"},
 		{"demote the last voter", func() error { _, err := b.Demote(t.Context(), "a"); return err }, codes.FailedPrecondition, "WRONG_STATE"},
 		{"add with another's address", func() error { _, err := b.AddVoter(t.Context(), "x", a.address); return err }, codes.FailedPrecondition, "CONFLICT"},
+		{"add a voter that has its vote elsewhere", func() error { _, err := b.AddVoter(t.Context(), "a", nobody); return err }, codes.FailedPrecondition, "CONFLICT"},
 		{"add without an address", func() error { _, err := a.AddNonvoter(t.Context(), "x", ""); return err }, codes.InvalidArgument, "INVALID_FIELD"},
 		{"add without an id", func() error { _, err := a.AddVoter(t.Context(), "", nobody); return err }, codes.InvalidArgument, "INVALID_FIELD"},
 		{"add a voter as non-voter", func() error { _, err := a.AddNonvoter(t.Context(), "a", a.address); return err }, codes.FailedPrecondition, "WRONG_STATE"},
@@ -106,6 +107,37 @@ func TestMembershipRefusals(t *testing.T) {
 	a.write("set k still")
 	_, err = b.Remove(t.Context(), "z")
 	must(t, "remove who never answered", err)
+}
+
+// A voter changes its address only where that is asked for.
+func TestVoterMoves(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	leader := c.leader()
+	moving := c.others(leader)[0]
+	old := moving.address
+	must(t, "stop", moving.halt())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, "listen", err)
+	moving.listener, moving.address = listener, listener.Addr().String()
+	c.net.mu.Lock()
+	c.net.relay[moving.address], c.net.raft[moving.address] = moving.id, true
+	c.net.mu.Unlock()
+	c.tune = func(cfg *consensus.Config) { cfg.Voters = nil }
+	moving.start()
+
+	_, err = leader.AddVoter(t.Context(), moving.id, moving.address)
+	wantStatus(t, err, codes.FailedPrecondition, "CONFLICT")
+	at := func() string {
+		members, _ := leader.Members()
+		return members[slices.IndexFunc(members, func(m consensus.Member) bool { return m.ID == moving.id })].Address
+	}
+	check(t, "address after the refusal", at(), old)
+	_, err = leader.MoveVoter(t.Context(), moving.id, moving.address)
+	must(t, "move", err)
+	check(t, "address", at(), moving.address)
+	leader.write("append k moved")
+	check(t, "it follows", moving.read("k"), "moved")
 }
 
 func TestLeaderLeaves(t *testing.T) {

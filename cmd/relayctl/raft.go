@@ -24,7 +24,8 @@ its copies; documents do not pass through it and go on while it has no leader.`,
 		newRaftStatus(options), newRaftMembers(options),
 		newRaftAdd(options, "add-voter", "Add a relay as voter, or promote a non-voter", addVoterHelp,
 			func(ctx context.Context, c adminv1.RaftServiceClient, id, address string) (uint64, error) {
-				r, err := c.AddVoter(ctx, &adminv1.AddVoterRequest{RelayId: id, Address: address})
+				// checkAddress has seen the relay there, or --unchecked takes the word.
+				r, err := c.AddVoter(ctx, &adminv1.AddVoterRequest{RelayId: id, Address: address, ChangeAddress: true})
 				return r.GetIndex(), err
 			}),
 		newRaftAdd(options, "add-nonvoter", "Add a relay that copies the directory without a vote", addNonvoterHelp,

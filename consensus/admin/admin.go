@@ -84,7 +84,11 @@ func (s *service) Members(ctx context.Context, req *adminv1.MembersRequest) (*ad
 }
 
 func (s *service) AddVoter(ctx context.Context, req *adminv1.AddVoterRequest) (*adminv1.AddVoterResponse, error) {
-	index, err := s.node.AddVoter(ctx, req.GetRelayId(), req.GetAddress())
+	add := s.node.AddVoter
+	if req.GetChangeAddress() {
+		add = s.node.MoveVoter
+	}
+	index, err := add(ctx, req.GetRelayId(), req.GetAddress())
 	if err != nil {
 		return nil, wire(err)
 	}

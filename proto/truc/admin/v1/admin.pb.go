@@ -512,7 +512,10 @@ type AddVoterRequest struct {
 	// Relay id.
 	RelayId string `protobuf:"bytes,1,opt,name=relay_id,json=relayId,proto3" json:"relay_id,omitempty"`
 	// host:port.
-	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Where the relay has a vote at another address, change it to this one; else
+	// that is refused.
+	ChangeAddress bool `protobuf:"varint,3,opt,name=change_address,json=changeAddress,proto3" json:"change_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -559,6 +562,13 @@ func (x *AddVoterRequest) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *AddVoterRequest) GetChangeAddress() bool {
+	if x != nil {
+		return x.ChangeAddress
+	}
+	return false
 }
 
 // AddVoterResponse says it was done.
@@ -3724,10 +3734,11 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\x04_lag\"X\n" +
 	"\x0fMembersResponse\x12/\n" +
 	"\amembers\x18\x01 \x03(\v2\x15.truc.admin.v1.MemberR\amembers\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"F\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"m\n" +
 	"\x0fAddVoterRequest\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"(\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
+	"\x0echange_address\x18\x03 \x01(\bR\rchangeAddress\"(\n" +
 	"\x10AddVoterResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"I\n" +
 	"\x12AddNonvoterRequest\x12\x19\n" +

@@ -375,7 +375,9 @@ type ChangeMembershipRequest struct {
 	// Relay concerned.
 	RelayId string `protobuf:"bytes,2,opt,name=relay_id,json=relayId,proto3" json:"relay_id,omitempty"`
 	// host:port, for the two kinds of adding.
-	Address       string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// With ADD_VOTER: change the address of who has a vote already.
+	ChangeAddress bool `protobuf:"varint,4,opt,name=change_address,json=changeAddress,proto3" json:"change_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -429,6 +431,13 @@ func (x *ChangeMembershipRequest) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *ChangeMembershipRequest) GetChangeAddress() bool {
+	if x != nil {
+		return x.ChangeAddress
+	}
+	return false
 }
 
 // ChangeMembershipResponse says it was done.
@@ -590,11 +599,12 @@ const file_truc_directory_v1_replication_proto_rawDesc = "" +
 	"\x06repeat\x18\x03 \x01(\bR\x06repeat\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x94\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\xbb\x01\n" +
 	"\x17ChangeMembershipRequest\x12D\n" +
 	"\toperation\x18\x01 \x01(\x0e2&.truc.directory.v1.MembershipOperationR\toperation\x12\x19\n" +
 	"\brelay_id\x18\x02 \x01(\tR\arelayId\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"0\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12%\n" +
+	"\x0echange_address\x18\x04 \x01(\bR\rchangeAddress\"0\n" +
 	"\x18ChangeMembershipResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"$\n" +
 	"\x0eRestoreRequest\x12\x12\n" +
