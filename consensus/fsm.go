@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"errors"
 	"io"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ type fsm struct {
 	mark    *appliedMark
 	stop    func(error) // ends Run; may be called often, the first error counts
 	meters  *meters
+	joined  func() error // notes that this relay is a member
 	// configuration is the index of the committed configuration, 0 while it is
 	// known from a snapshot only.
 	configuration atomic.Uint64
@@ -43,7 +45,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 // until the next write.
 func (f *fsm) StoreConfiguration(index uint64, _ raft.Configuration) {
 	f.configuration.Store(index)
-	if err := f.mark.write(index); err != nil {
+	if err := errors.Join(f.mark.write(index), f.joined()); err != nil {
 		f.stop(err)
 	}
 }

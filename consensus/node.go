@@ -114,7 +114,8 @@ func (n *Node) enter() (l *live, leave func(), _ error) {
 //
 // Start:
 //
-//  1. Open the log; its file lock keeps out a second process.
+//  1. Open the log; its file lock keeps out a second process. Where it is
+//     damaged, or gone though this relay has been a member, nothing starts.
 //  2. Load what is known to be committed into the state machine.
 //  3. Listen to the other members.
 //  4. Bootstrap, where this is an initial voter without any state.
@@ -142,7 +143,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	stopping := sync.OnceFunc(func() { close(n.stopping) })
 	defer stopping()
 
-	logs, err := openStore(n.cfg.Dir, n.stop)
+	member, logs, err := n.openLog()
 	if err != nil {
 		n.cfg.Stream.Close()
 		return err
@@ -156,7 +157,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	defer mark.close()
 
 	leadership := make(chan bool, 16) // buffered: Raft's main loop blocks on it
-	l, stopRaft, err := n.startRaft(logs, mark, leadership)
+	l, stopRaft, err := n.startRaft(logs, mark, member, leadership)
 	if err != nil {
 		return err
 	}
@@ -210,7 +211,21 @@ func (n *Node) handOver(l *live) {
 	}
 }
 
-func (n *Node) startRaft(logs *store, mark *appliedMark, leadership chan bool) (_ *live, stop func(), err error) {
+// openLog opens the log that this relay has, or begins one where it never had
+// any.
+func (n *Node) openLog() (*memberMark, *store, error) {
+	member, err := openMember(n.cfg.Dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkMember(n.cfg.Dir, member); err != nil {
+		return nil, nil, err
+	}
+	logs, err := openStore(n.cfg.Dir, n.stop)
+	return member, logs, err
+}
+
+func (n *Node) startRaft(logs *store, mark *appliedMark, member *memberMark, leadership chan bool) (_ *live, stop func(), err error) {
 	logger := &bridge{logger: n.log, name: "raft"}
 	streams := newStream(n.cfg.Stream, n.cfg.Address)
 	defer func() {
@@ -218,15 +233,23 @@ func (n *Node) startRaft(logs *store, mark *appliedMark, leadership chan bool) (
 			streams.Close()
 		}
 	}()
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, keptSnapshots, logger)
+	snapshots, err := openSnapshots(n.cfg.Dir, logger)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open snapshots: %w", err)
+		return nil, nil, n.damaged(err)
+	}
+	has, err := raft.HasExistingState(logs, logs, snapshots)
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for a state in %s: %w", n.cfg.Dir, err)
+	}
+	if !has && member.set {
+		return nil, nil, votesLost(n.cfg.Dir, "is empty", member.path)
 	}
 	configuration, err := load(n.machine, logs, snapshots, mark.read())
 	if err != nil {
-		return nil, nil, fmt.Errorf("load %s: %w", n.cfg.Dir, err)
+		return nil, nil, n.damaged(err)
 	}
-	machine := &fsm{machine: n.machine, mark: mark, stop: n.stop, meters: n.meters}
+	machine := &fsm{machine: n.machine, mark: mark, stop: n.stop, meters: n.meters,
+		joined: func() error { return member.keep(n.cfg.Dir) }}
 	machine.configuration.Store(configuration)
 
 	l := &live{fsm: machine, snapshots: snapshots, progress: newProgress()}
@@ -245,7 +268,12 @@ func (n *Node) startRaft(logs *store, mark *appliedMark, leadership chan bool) (
 		streams.handlers.Wait()
 	}
 	cfg := n.raftConfig(logger, leadership)
-	if err := n.bootstrap(cfg, logs, snapshots, trans); err != nil {
+	if has {
+		err = member.keep(n.cfg.Dir)
+	} else {
+		err = n.bootstrap(cfg, logs, snapshots, trans, member)
+	}
+	if err != nil {
 		closeTransport()
 		return nil, nil, err
 	}
@@ -291,25 +319,26 @@ func (n *Node) raftConfig(logger *bridge, leadership chan<- bool) *raft.Config {
 	return cfg
 }
 
+// damaged adds to an error about damage what to do about it.
+func (n *Node) damaged(err error) error {
+	if errors.Is(err, errLogDamaged) || errors.Is(err, errDamaged) {
+		return fmt.Errorf("load %s: %w: %s", n.cfg.Dir, err, wayBack(n.cfg.Dir))
+	}
+	return fmt.Errorf("load %s: %w", n.cfg.Dir, err)
+}
+
 // bootstrap writes the initial configuration, the same bytes on every initial
 // voter, into a log that has never held anything.
-func (n *Node) bootstrap(cfg *raft.Config, logs *store, snapshots raft.SnapshotStore, trans raft.Transport) error {
+func (n *Node) bootstrap(cfg *raft.Config, logs *store, snapshots raft.SnapshotStore, trans raft.Transport, member *memberMark) error {
 	configuration, mine := initialConfiguration(n.cfg.Voters, n.cfg.ID)
 	if !mine {
-		return nil
-	}
-	has, err := raft.HasExistingState(logs, logs, snapshots)
-	if err != nil {
-		return fmt.Errorf("look for a state in %s: %w", n.cfg.Dir, err)
-	}
-	if has {
 		return nil
 	}
 	if err := raft.BootstrapCluster(cfg, logs, logs, snapshots, trans, configuration); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	n.log.Info("bootstrapped with the initial voters", "voters", len(n.cfg.Voters))
-	return syncDir(n.cfg.Dir)
+	return errors.Join(syncDir(n.cfg.Dir), member.keep(n.cfg.Dir))
 }
 
 // syncDir makes the names in a folder durable; bbolt syncs only its file.

@@ -44,9 +44,9 @@ func Recover(dir, self string, peers []Peer, sm StateMachine) (err error) {
 	defer func() { err = errors.Join(err, logs.Close()) }()
 
 	logger := &bridge{logger: slog.New(slog.DiscardHandler), name: "raft"}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger)
+	snapshots, err := openSnapshots(dir, logger)
 	if err != nil {
-		return fmt.Errorf("open snapshots: %w", err)
+		return err
 	}
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = raft.ServerID(self)

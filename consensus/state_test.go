@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -248,16 +246,10 @@ func TestWhatCannotBeAppliedStopsTheNode(t *testing.T) {
 			m := c.leader()
 			m.write("set k old")
 			must(t, "stop", m.halt())
-			logs, err := raftboltdb.NewBoltStore(filepath.Join(m.dir, "raft.db"))
-			must(t, "open", err)
-			last, err := logs.LastIndex()
-			must(t, "last", err)
-			var l raft.Log
-			must(t, "read", logs.GetLog(last, &l))
-			must(t, "write", logs.StoreLog(&raft.Log{Index: last + 1, Term: l.Term, Type: raft.LogCommand, Data: tc.data}))
-			must(t, "close", logs.Close())
+			must(t, "write", consensus.AppendEntry(m.dir, tc.data))
 
 			m.start()
+			var err error
 			select {
 			case err = <-m.ended:
 			case <-time.After(10 * time.Second):

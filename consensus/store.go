@@ -1,13 +1,14 @@
 package consensus
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -22,6 +23,8 @@ import (
 //	raft.db     log and votes (bbolt; its file lock keeps a second process out)
 //	applied     index known to be committed, see appliedMark
 //	snapshots/  snapshots, newest two
+//
+// and beside it, outliving it, Config.Dir + ".member": see memberMark.
 const (
 	logFile       = "raft.db"
 	appliedFile   = "applied"
@@ -30,11 +33,13 @@ const (
 	lockWait = time.Second
 )
 
-// store is the log and the votes. A write or sync that failed is reported to
-// stop, once and for good: Raft itself would step down and try again.
+// store is the log and the votes, each with a check sum. A write or sync that
+// failed is reported to stop, once and for good: Raft itself would step down and
+// try again. So is what was damaged since it was proven at the start.
 type store struct {
-	*raftboltdb.BoltStore
-	stop func(error)
+	bolt       *raftboltdb.BoltStore
+	summedFrom uint64
+	stop       func(error)
 }
 
 var (
@@ -42,40 +47,34 @@ var (
 	_ raft.StableStore = (*store)(nil)
 )
 
+// openStore opens the log in a folder, or begins one, and proves every byte that
+// it will be asked for.
 func openStore(dir string, stop func(error)) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, logFile)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		// The mark speaks of the log beside it; of a new log it would claim
-		// entries as committed that are not.
-		if err := os.Remove(filepath.Join(dir, appliedFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
+	s := &store{stop: stop}
+	err := guard(func() error { return s.open(path) })
+	if err != nil && s.bolt != nil {
+		err = errors.Join(err, s.bolt.Close())
 	}
-	var db *raftboltdb.BoltStore
-	err := guard(func() (err error) {
-		if err := proveLog(path); err != nil {
-			return err
-		}
-		db, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: lockWait}})
-		return err
-	})
 	switch {
 	case errors.Is(err, bbolterrors.ErrTimeout):
 		return nil, fmt.Errorf("%s is in use: a relay is running on it; stop it first", path)
 	case errors.Is(err, errLogDamaged):
-		return nil, fmt.Errorf("%s is damaged, and with it what this relay voted for: remove this relay from Raft (relayctl raft remove), "+
-			"move the folder %s away, start it without voters in its configuration, and add it again: %w", path, dir, err)
+		return nil, fmt.Errorf("%s is damaged, and with it what this relay voted for: %s: %w", path, wayBack(dir), err)
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return &store{BoltStore: db, stop: stop}, nil
+	return s, nil
 }
 
-// errLogDamaged says that a file is not what was written.
-var errLogDamaged = errors.New("damaged")
+// wayBack tells how a relay becomes a member again after the loss of its log.
+func wayBack(dir string) string {
+	return fmt.Sprintf("remove this relay from Raft (relayctl raft remove), move the folder %s and the file %s away, "+
+		"start it without voters in its configuration, and add it again (relayctl raft add-voter)", dir, markOf(dir))
+}
 
 // guard makes an error of what bbolt does about a damaged file: it panics, or
 // reads memory behind the end of the file.
@@ -89,33 +88,144 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-// proveLog reads every page of an existing log once, in this goroutine: Raft
-// reads them in others, where nothing can be made of a panic. It changes nothing.
-func proveLog(path string) error {
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
-		return nil
-	}
+func (s *store) open(path string) error {
+	indexes, err := prepare(path)
 	if err != nil {
 		return err
 	}
+	if s.bolt, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: lockWait}}); err != nil {
+		return err
+	}
+	switch from, err := s.vote([]byte(summedFromKey)); {
+	case err == nil && len(from) == 8:
+		s.summedFrom = binary.BigEndian.Uint64(from)
+	case errors.Is(err, raftboltdb.ErrKeyNotFound): // a new log
+		if err := s.bolt.Set([]byte(summedFromKey), voteWithSum([]byte(summedFromKey), make([]byte, 8))); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("%w: where check sums begin: %w", errLogDamaged, err)
+	}
+	return s.prove(indexes)
+}
+
+// prepare proves the pages of an existing log, brings one of an earlier release
+// to this one's, and returns the indexes of its entries.
+func prepare(path string) (indexes []uint64, err error) {
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || info.Size() == 0 {
+		return nil, err
+	}
+	// Its lock comes first: of a file that is written to nothing can be proven.
+	// Nothing in it is looked at when it is opened for reading but the heads.
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, ReadOnly: true})
 	switch {
 	case errors.As(err, new(*os.PathError)), errors.As(err, new(syscall.Errno)), errors.Is(err, bbolterrors.ErrTimeout):
-		return err // says nothing about the file
+		return nil, err // says nothing about the file
 	case err != nil:
-		return fmt.Errorf("%w: %w", errLogDamaged, err)
+		return nil, fmt.Errorf("%w: %w", errLogDamaged, err)
 	}
-	defer db.Close()
-	return db.View(func(tx *bbolt.Tx) error {
-		if tx.Size() > info.Size() {
-			return fmt.Errorf("%w: %d bytes are missing at its end", errLogDamaged, tx.Size()-info.Size())
-		}
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-			return b.ForEach(func(_, _ []byte) error { return nil })
+	proven := proveLog(file, info.Size())
+	old := false
+	if proven == nil {
+		err = db.View(func(tx *bbolt.Tx) (err error) {
+			indexes, old, err = contents(tx)
+			return err
 		})
-	})
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		return nil, err
+	}
+	if proven != nil {
+		return nil, fmt.Errorf("%w: %w", errLogDamaged, proven)
+	}
+	if !old {
+		return indexes, nil
+	}
+	if db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait}); err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return bringUp(tx, indexes) })
+	return indexes, errors.Join(err, db.Close())
 }
+
+// contents returns the indexes of all entries, and whether an earlier release
+// wrote them.
+func contents(tx *bbolt.Tx) (indexes []uint64, old bool, err error) {
+	logs, votes := tx.Bucket([]byte("logs")), tx.Bucket([]byte("conf"))
+	if logs == nil || votes == nil {
+		return nil, false, nil
+	}
+	old = votes.Get([]byte(summedFromKey)) == nil
+	err = votes.ForEach(func(key, _ []byte) error {
+		if string(key) != summedFromKey && !slices.Contains(voteKeys, string(key)) {
+			return fmt.Errorf("%w: %q among the votes", errLogDamaged, key)
+		}
+		return nil
+	})
+	return indexes, old, errors.Join(err, logs.ForEach(func(key, _ []byte) error {
+		if len(key) != 8 {
+			return fmt.Errorf("%w: key of %d bytes in the log", errLogDamaged, len(key))
+		}
+		indexes = append(indexes, binary.BigEndian.Uint64(key))
+		return nil
+	}))
+}
+
+// bringUp gives the votes of an earlier release their check sums; its entries
+// stay without.
+func bringUp(tx *bbolt.Tx, indexes []uint64) error {
+	votes := tx.Bucket([]byte("conf"))
+	put := func(key string, value []byte) error {
+		return votes.Put([]byte(key), voteWithSum([]byte(key), value))
+	}
+	for _, key := range voteKeys {
+		if value := votes.Get([]byte(key)); value != nil {
+			if err := put(key, bytes.Clone(value)); err != nil {
+				return err
+			}
+		}
+	}
+	var from [8]byte
+	if len(indexes) > 0 {
+		binary.BigEndian.PutUint64(from[:], indexes[len(indexes)-1]+1)
+	}
+	return put(summedFromKey, from[:])
+}
+
+// prove reads every entry and every vote once.
+func (s *store) prove(indexes []uint64) error {
+	var last raft.Log
+	for _, index := range indexes {
+		last = raft.Log{}
+		if err := s.read(index, &last); err != nil {
+			return err
+		}
+	}
+	for _, key := range voteKeys {
+		if _, err := s.vote([]byte(key)); err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+			return err
+		}
+	}
+	term, err := s.GetUint64([]byte("CurrentTerm"))
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return err
+	}
+	if term < last.Term {
+		return fmt.Errorf("%w: it knows of term %d and has an entry of term %d", errLogDamaged, term, last.Term)
+	}
+	return nil
+}
+
+func (s *store) Close() error { return s.bolt.Close() }
 
 func (s *store) report(what string, err error) error {
 	if err != nil {
@@ -125,100 +235,81 @@ func (s *store) report(what string, err error) error {
 	return err
 }
 
-func (s *store) StoreLog(l *raft.Log) error {
-	return s.report("write the log", s.BoltStore.StoreLog(l))
+func (s *store) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
+func (s *store) LastIndex() (uint64, error)  { return s.bolt.LastIndex() }
+
+// read reads one entry and verifies it.
+func (s *store) read(index uint64, l *raft.Log) error {
+	return guard(func() error {
+		err := s.bolt.GetLog(index, l)
+		if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+			return fmt.Errorf("%w: entry %d: %w", errLogDamaged, index, err)
+		}
+		if err != nil {
+			return err
+		}
+		return checkEntry(l, index, s.summedFrom)
+	})
 }
 
+func (s *store) GetLog(index uint64, l *raft.Log) error {
+	err := s.read(index, l)
+	if errors.Is(err, errLogDamaged) {
+		return s.report("read the log", err)
+	}
+	return err
+}
+
+func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
 func (s *store) StoreLogs(ls []*raft.Log) error {
-	return s.report("write the log", s.BoltStore.StoreLogs(ls))
+	summed := make([]*raft.Log, len(ls))
+	for i, l := range ls {
+		summed[i] = withSum(l)
+	}
+	return s.report("write the log", s.bolt.StoreLogs(summed))
 }
 
 func (s *store) DeleteRange(from, to uint64) error {
-	return s.report("cut the log", s.BoltStore.DeleteRange(from, to))
+	return s.report("cut the log", s.bolt.DeleteRange(from, to))
+}
+
+// vote reads one vote and verifies it.
+func (s *store) vote(key []byte) (value []byte, err error) {
+	err = guard(func() error {
+		summed, err := s.bolt.Get(key)
+		if err != nil {
+			return err
+		}
+		value, err = checkVote(key, summed)
+		return err
+	})
+	return value, err
+}
+
+func (s *store) Get(key []byte) ([]byte, error) {
+	value, err := s.vote(key)
+	if errors.Is(err, errLogDamaged) {
+		return nil, s.report("read a vote", err)
+	}
+	return value, err
+}
+
+func (s *store) GetUint64(key []byte) (uint64, error) {
+	value, err := s.Get(key)
+	if err != nil {
+		return 0, err
+	}
+	if len(value) != 8 {
+		return 0, s.report("read a vote", fmt.Errorf("%w: %s has %d bytes", errLogDamaged, key, len(value)))
+	}
+	return binary.BigEndian.Uint64(value), nil
 }
 
 func (s *store) Set(key, value []byte) error {
-	return s.report("write a vote", s.BoltStore.Set(key, value))
+	return s.report("write a vote", s.bolt.Set(key, voteWithSum(key, value)))
 }
 
 func (s *store) SetUint64(key []byte, value uint64) error {
-	return s.report("write a term", s.BoltStore.SetUint64(key, value))
-}
-
-// appliedMark keeps, across restarts, an index that is known to be committed.
-// Raft keeps none: a member that starts alone would show the state of its last
-// snapshot until a leader is found. Being a hint that may only be too low, it
-// is written in place and not synced; a torn or lost write reads as 0.
-//
-//	index 8 bytes, CRC-32C of it 4 bytes, big endian
-type appliedMark struct{ file *os.File }
-
-func openMark(dir string) (*appliedMark, error) {
-	file, err := os.OpenFile(filepath.Join(dir, appliedFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return &appliedMark{file: file}, nil
-}
-
-func (a *appliedMark) read() uint64 {
-	var b [12]byte
-	if _, err := a.file.ReadAt(b[:], 0); err != nil || crc32.Checksum(b[:8], castagnoli) != binary.BigEndian.Uint32(b[8:]) {
-		return 0
-	}
-	return binary.BigEndian.Uint64(b[:8])
-}
-
-func (a *appliedMark) write(index uint64) error {
-	b := binary.BigEndian.AppendUint64(nil, index)
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	if _, err := a.file.WriteAt(b, 0); err != nil {
-		return fmt.Errorf("write %s: %w", a.file.Name(), err)
-	}
-	return nil
-}
-
-func (a *appliedMark) close() error { return a.file.Close() }
-
-// load brings the machine to what this member knows to be committed: its
-// newest snapshot and the log up to the mark. It returns the index of the
-// configuration in force there.
-func load(m *machine, logs raft.LogStore, snapshots raft.SnapshotStore, mark uint64) (configuration uint64, _ error) {
-	list, err := snapshots.List()
-	if err != nil {
-		return 0, fmt.Errorf("list snapshots: %w", err)
-	}
-	var from uint64
-	if len(list) > 0 {
-		newest := list[0]
-		_, source, err := snapshots.Open(newest.ID)
-		if err != nil {
-			return 0, fmt.Errorf("open snapshot %s: %w", newest.ID, err)
-		}
-		err = m.restore(source)
-		source.Close()
-		if err != nil {
-			return 0, fmt.Errorf("snapshot %s: %w", newest.ID, err)
-		}
-		from, configuration = newest.Index, newest.ConfigurationIndex
-	}
-	last, err := logs.LastIndex()
-	if err != nil {
-		return 0, fmt.Errorf("read the end of the log: %w", err)
-	}
-	for index := from + 1; index <= min(mark, last); index++ {
-		var l raft.Log
-		if err := logs.GetLog(index, &l); err != nil {
-			return 0, fmt.Errorf("read entry %d: %w", index, err)
-		}
-		switch l.Type {
-		case raft.LogCommand:
-			if o := m.apply(l.Index, l.Data); o.err != nil {
-				return 0, o.err
-			}
-		case raft.LogConfiguration:
-			configuration = l.Index
-		}
-	}
-	return configuration, nil
+	return s.Set(key, binary.BigEndian.AppendUint64(nil, value))
 }
