@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -78,8 +79,7 @@ func (k *Keeper) takeOne(ctx context.Context, record *envelope.Record) {
 		case k.Self:
 			fact.Inboxes = append(fact.Inboxes, d.Agency)
 		case "":
-			// It waits here until the directory knows it, or its time is over.
-			fact.Onward = join(fact.Onward, k.Self, d.Agency)
+			// The copy stays, until the directory knows the recipient; see reclaim.
 		default:
 			fact.Onward = join(fact.Onward, home, d.Agency)
 		}
@@ -91,6 +91,14 @@ func (k *Keeper) takeOne(ctx context.Context, record *envelope.Record) {
 	k.telemetry.takenOver.Add(ctx, 1)
 	k.Logger.WarnContext(ctx, "envelope taken over from its ingress", "envelope", record.ID.String(), "ingress", record.Ingress,
 		"inboxes", len(fact.Inboxes), "onward", len(fact.Onward))
+}
+
+// reclaim makes duties of copies in an envelope that was taken over whose
+// recipients the directory did not have then, and has now.
+func (k *Keeper) reclaim(ctx context.Context, record *envelope.Record, view routing.View) {
+	if slices.ContainsFunc(keptIn(record), func(d *envelope.Delivery) bool { return homeOf(view, d.Agency) != "" }) {
+		k.takeOne(ctx, record)
+	}
 }
 
 // keptIn lists the deliveries for which a copy is kept here.

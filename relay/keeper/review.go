@@ -64,6 +64,7 @@ func (r *review) holder(ctx context.Context) error {
 		if record == nil || !record.FromSender {
 			return nil
 		}
+		r.k.reclaim(ctx, record, r.view)
 		if leaving {
 			r.secure(ctx, record)
 		}

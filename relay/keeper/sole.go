@@ -160,6 +160,7 @@ func (c *copying) consider(ctx context.Context, view routing.View, e envelope.So
 		return
 	}
 	age := now.Sub(e.Since)
+	k.reclaim(ctx, record, view)
 	if k.adopt(ctx, record, view, now) {
 		return
 	}
