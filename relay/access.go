@@ -60,8 +60,21 @@ func (r *Relay) permit(ctx context.Context, method string) (leave func(), err er
 	return r.enter(identity)
 }
 
+// handingOver is what a relay that was taken out of the mesh may still call. One
+// that was given up as lost, and came back with its disk, has envelopes in
+// custody, and nobody else may have them: it hands them to the homes of now and
+// tells what became of the others. Nothing is asked of it and nothing given to
+// it any more. One that must not even do that has its certificate revoked.
+var handingOver = map[string]bool{
+	relayv1.PeerService_Pass_FullMethodName:      true,
+	relayv1.PeerService_Probe_FullMethodName:     true,
+	relayv1.PeerService_Inquire_FullMethodName:   true,
+	relayv1.PeerService_Reconcile_FullMethodName: true,
+}
+
 // permitRelay holds a relay against the directory. A relay that the directory
-// does not have yet registers itself, so Propose alone is open to it.
+// does not have yet registers itself, so Propose alone is open to it; the
+// refusal is temporary, because a copy of the directory may be behind.
 func (r *Relay) permitRelay(identity tls.Identity, method string) error {
 	if err := r.permitDomain(identity); err != nil {
 		return err
@@ -70,13 +83,12 @@ func (r *Relay) permitRelay(identity tls.Identity, method string) error {
 		return nil
 	}
 	entry, ok := r.config.Directory.View().Relay(routing.RelayID(identity.Name))
-	switch entry.GetState() {
-	case directoryv1.RelayState_RELAY_STATE_RETIRED, directoryv1.RelayState_RELAY_STATE_LOST:
+	if gone(entry) && !handingOver[method] {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
 			"relay %s was taken out of the mesh; it has to come back under another id", identity.Name)
 	}
 	if !ok && method != directoryv1.ReplicationService_Propose_FullMethodName {
-		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING,
 			"relay %s is not in the directory of relay %s (yet)", identity.Name, r.config.ID)
 	}
 	return nil
