@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
@@ -130,7 +129,7 @@ func (r *source) fill() error {
 		}
 		// It may have been moved, and its segment recycled, since it was located.
 		if at.Position == tried {
-			return r.s.damaged(r.id, r.part, err)
+			return r.s.damaged(r.id, r.part, at.Position, err)
 		}
 		tried = at.Position
 	}
@@ -188,42 +187,7 @@ func (r *source) locate() (location, uint64, error) {
 	if it.Err() != nil {
 		return location{}, 0, it.Err()
 	}
-	return location{}, 0, r.s.damaged(r.id, r.part, errMissing)
+	return location{}, 0, r.s.damaged(r.id, r.part, journal.Position{}, errMissing)
 }
 
 var errMissing = errors.New("bytes are missing in the journal")
-
-// damage counts what was found damaged.
-type damage struct {
-	mu        sync.Mutex
-	envelopes map[envelope.ID]time.Time
-	// records were lost between those that are there.
-	records uint64
-}
-
-// maxDamaged bounds the ids that are remembered; more are counted.
-const maxDamaged = 10_000
-
-// damaged reports content that is not what was written.
-func (s *Spool) damaged(id envelope.ID, part int, cause error) error {
-	if errors.Is(cause, journal.ErrClosed) {
-		return fmt.Errorf("part %d of %s: %w", part, id, cause)
-	}
-	err := fmt.Errorf("part %d of %s: %w: %w", part, id, ErrDamaged, cause)
-	s.damage.mu.Lock()
-	_, known := s.damage.envelopes[id]
-	if s.damage.envelopes == nil {
-		s.damage.envelopes = make(map[envelope.ID]time.Time)
-	}
-	if len(s.damage.envelopes) < maxDamaged {
-		s.damage.envelopes[id] = s.now()
-	}
-	s.damage.mu.Unlock()
-	if !known {
-		s.log.Error("content is damaged", "envelope", id, "part", part, "error", cause)
-		if s.cfg.OnDamage != nil {
-			s.cfg.OnDamage(id, part, err)
-		}
-	}
-	return err
-}

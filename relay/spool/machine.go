@@ -314,7 +314,7 @@ func (m *machine) apply(r record, at journal.Position, size int64) error {
 		return r.apply(s)
 	})
 	if err != nil {
-		return fmt.Errorf("apply record of type %d at %s: %w", r.kind(), at, err)
+		return unfit(fmt.Errorf("apply record of type %d at %s: %w", r.kind(), at, err))
 	}
 	return nil
 }

@@ -137,6 +137,12 @@ func newRecord(kind uint8) record {
 		return new(takenOver)
 	case typeForgotten:
 		return new(forgotten)
+	case typeNoted:
+		return new(noted)
+	case typeLost:
+		return new(lost)
+	case typeIndexed:
+		return new(indexed)
 	}
 	return nil
 }

@@ -1,6 +1,25 @@
 package spool
 
-import "github.com/truclienthong/truc/relay/spool/journal"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/truclienthong/truc/relay/spool/journal"
+)
+
+// What a full disk leaves possible. New envelopes stop long before (Space), so
+// that what is in custody can go on: facts are small. Where others fill the disk,
+// two things have been set aside. The journal has a spare segment, which the next
+// start, or the next segment, is made of. The index, whose files badger writes
+// through memory and ends the process if it cannot, has the ballast: a file that
+// is removed when room is short, and made again when there is plenty. Before each
+// transaction of the index there must be room for it; if there is not, the spool
+// fails in good order.
 
 // maxReserve bounds what is reserved by default on a large disk.
 const maxReserve = 4 << 30
@@ -23,4 +42,87 @@ func (s *Spool) fs() journal.FS {
 		return journal.System()
 	}
 	return s.cfg.FS
+}
+
+func (s *Spool) ballast() string { return filepath.Join(s.cfg.Dir, "ballast") }
+
+// makeRoom sees to it that the index can write. Badger needs at the most a table
+// in memory, twice: its log and the table made of it.
+func (s *Spool) makeRoom() error {
+	free, _, err := s.fs().Space(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	short := uint64(s.cfg.IndexMemory)
+	if free >= short {
+		return nil
+	}
+	switch err := s.fs().Remove(s.ballast()); {
+	case err == nil:
+		s.log.Error("disk is full: what was set aside for it is used now", "free", free)
+		if free, _, err = s.fs().Space(s.cfg.Dir); err != nil {
+			return err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("use what was set aside: %w", err)
+	}
+	if least := 4 * uint64(s.cfg.IndexOverlay); free < least {
+		return fmt.Errorf("%d bytes are free on the disk, the index needs %d: %w", free, least, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// keepReserve sets aside what a full disk will need, while there is room, until
+// ctx ends.
+func (s *Spool) keepReserve(ctx context.Context) error {
+	tick := time.NewTicker(s.cfg.reserveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		free, reserve, err := s.Space()
+		if err != nil {
+			return err
+		}
+		if free < reserve/2+uint64(s.cfg.SegmentSize) {
+			continue
+		}
+		// A failure here has touched nothing that somebody relies on.
+		if err := s.journal.Stock(); err != nil && ctx.Err() == nil {
+			s.log.Warn("spare segment could not be set aside", "error", err)
+		}
+		if s.cfg.Ballast < 0 || free < reserve+uint64(s.cfg.Ballast) {
+			continue
+		}
+		if err := s.setBallast(); err != nil {
+			s.log.Warn("ballast could not be set aside", "error", err)
+		}
+	}
+}
+
+func (s *Spool) setBallast() error {
+	fsys := s.fs()
+	f, err := fsys.Open(s.ballast(), true)
+	if err == nil {
+		size, err := f.Size()
+		if err := errors.Join(err, f.Close()); err != nil || size == s.cfg.Ballast {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if f, err = fsys.Create(s.ballast()); err != nil {
+		return err
+	}
+	err = f.Allocate(s.cfg.Ballast)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, fsys.Remove(s.ballast()))
+	}
+	return fsys.SyncDir(s.cfg.Dir)
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/spool/index"
 	"github.com/truclienthong/truc/relay/spool/journal"
 )
 
@@ -23,7 +24,9 @@ import (
 // What is still needed in a segment with little left is written again: chunks
 // as moved, the rest of an envelope as one state record. That is appended like
 // everything else, and the old segment is recycled by the rule above once the
-// index on disk points to the new place.
+// index on disk points to the new place. A damaged segment is emptied however
+// much of it is needed, and goes by the same rule; the journal puts its file
+// aside.
 
 const (
 	// scant is the part of a segment that is worth writing again at once.
@@ -33,6 +36,9 @@ const (
 	overhead = 1.3
 	// maxBuried releases share a record.
 	maxBuried = 20_000
+	// stuckFor is how long a segment is left alone of which something alive
+	// cannot be read, or written again.
+	stuckFor = 10 * time.Second
 )
 
 // cleaner is the state of reclaim alone.
@@ -41,14 +47,14 @@ type cleaner struct {
 	limit *rate.Limiter
 	// sealed is when a segment was first seen full.
 	sealed map[uint64]time.Time
-	// stuck cannot be emptied: something alive in it is damaged.
-	stuck map[uint64]bool
+	// stuck is until when a segment is left alone that cannot be emptied yet.
+	stuck map[uint64]time.Time
 }
 
 // reclaim gives segments back until ctx ends.
 func (s *Spool) reclaim(ctx context.Context) error {
 	c := &cleaner{
-		Spool: s, sealed: make(map[uint64]time.Time), stuck: make(map[uint64]bool),
+		Spool: s, sealed: make(map[uint64]time.Time), stuck: make(map[uint64]time.Time),
 		limit: rate.NewLimiter(rate.Limit(s.cfg.CopyRate), max(s.cfg.CopyRate, 2*maxChunk)),
 	}
 	tick := time.NewTicker(s.cfg.reclaimEvery)
@@ -75,16 +81,24 @@ func (c *cleaner) recycleDead(ctx context.Context) error {
 	var dead []uint64
 	m := c.machine
 	infos := c.journal.Segments()
+	damaged := make(map[uint64]bool)
 	m.mu.Lock()
+	reached := m.saved.position
 	for _, info := range infos {
 		there[info.Number] = true
-		if info.Sealed && m.saved.dead[info.Number] && info.Number < m.saved.position.Segment {
+		if info.Sealed && m.saved.dead[info.Number] && info.Number < reached.Segment {
 			dead = append(dead, info.Number)
+			damaged[info.Number] = info.Damaged
 		}
 	}
 	m.mu.Unlock()
+	if len(dead) > 0 {
+		if err := c.fact(ctx, true, &indexed{Position: reached}); err != nil {
+			return err
+		}
+	}
 	for _, n := range dead {
-		if err := c.bury(ctx, n, there); err != nil {
+		if err := c.bury(ctx, n, there, damaged[n]); err != nil {
 			return fmt.Errorf("keep what segment %d says of released envelopes: %w", n, err)
 		}
 		if err := c.journal.Recycle(n); err != nil {
@@ -105,8 +119,9 @@ func (c *cleaner) recycleDead(ctx context.Context) error {
 }
 
 // bury states again which envelopes were released in a segment, where records
-// that would bring them back are still there.
-func (c *cleaner) bury(ctx context.Context, n uint64, there map[uint64]bool) error {
+// that would bring them back are still there. Of a damaged segment nobody knows
+// what it stated, and everything is said again that the index knows as released.
+func (c *cleaner) bury(ctx context.Context, n uint64, there map[uint64]bool, damaged bool) error {
 	m := c.machine
 	m.mu.Lock()
 	needed := false
@@ -128,26 +143,50 @@ func (c *cleaner) bury(ctx context.Context, n uint64, there map[uint64]bool) err
 		again.Items = nil
 		return c.fact(ctx, true, &r)
 	}
-	err := c.scan(n, func(rec journal.Record, r record) error {
-		released, ok := r.(*released)
-		if !ok {
-			return nil
-		}
-		for _, g := range released.Items {
-			g.Origins = slices.DeleteFunc(g.Origins, func(o uint64) bool { return !there[o] || o == n })
-			if len(g.Origins) > 0 {
-				again.Items = append(again.Items, g)
-			}
+	restate := func(g gone) error {
+		g.Origins = slices.DeleteFunc(g.Origins, func(o uint64) bool { return !there[o] || o == n })
+		if len(g.Origins) > 0 {
+			again.Items = append(again.Items, g)
 		}
 		if len(again.Items) < maxBuried {
 			return nil
 		}
 		return state()
-	})
+	}
+	var err error
+	if damaged {
+		err = c.eachReleased(restate)
+	} else {
+		err = c.scan(n, func(rec journal.Record, r record) error {
+			released, ok := r.(*released)
+			if !ok {
+				return nil
+			}
+			for _, g := range released.Items {
+				if err := restate(g); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
 	if err != nil {
 		return err
 	}
 	return state()
+}
+
+// eachReleased gives every envelope that is released, as the index knows it.
+func (c *cleaner) eachReleased(fn func(gone) error) error {
+	v := c.store.View()
+	defer v.Close()
+	return v.Each(index.Envelopes(), func(key, value []byte) error {
+		st, err := decodeState(value)
+		if err != nil || !st.released() {
+			return err
+		}
+		return fn(gone{ID: index.ParseID(key), Before: st.Born + 1, Origins: st.Origins})
+	})
 }
 
 var errScanned = errors.New("segment is scanned")
@@ -170,14 +209,15 @@ func (c *cleaner) scan(n uint64, fn func(journal.Record, record) error) error {
 	return err
 }
 
-// candidate chooses the segment with the least alive, if it is time.
+// candidate chooses a damaged segment, or the one with the least alive if it is
+// time.
 func (c *cleaner) candidate() (uint64, bool) {
 	m := c.machine
 	infos := c.journal.Segments()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var alive, full int64
-	var best uint64
+	var best, damaged uint64
 	least := 1.0
 	for _, info := range infos {
 		seg := m.segments[info.Number]
@@ -192,10 +232,17 @@ func (c *cleaner) candidate() (uint64, bool) {
 		if _, seen := c.sealed[info.Number]; !seen {
 			c.sealed[info.Number] = time.Now()
 		}
-		ripe := time.Since(c.sealed[info.Number]) >= c.cfg.CopyAfter && info.Number < m.saved.position.Segment
-		if part := float64(seg.live) / float64(info.Size); ripe && part < least && !c.stuck[info.Number] {
+		reached := info.Number < m.saved.position.Segment && time.Now().After(c.stuck[info.Number])
+		if reached && info.Damaged {
+			damaged = info.Number
+		}
+		ripe := reached && time.Since(c.sealed[info.Number]) >= c.cfg.CopyAfter
+		if part := float64(seg.live) / float64(info.Size); ripe && part < least {
 			best, least = info.Number, part
 		}
+	}
+	if damaged != 0 {
+		return damaged, true
 	}
 	return best, best != 0 && (least < scant || float64(full) > overhead*float64(alive) && least < 1/overhead)
 }
@@ -212,12 +259,19 @@ func (c *cleaner) empty(ctx context.Context, n uint64) error {
 	if err != nil {
 		return err
 	}
+	if c.isDamaged(n) {
+		// The records that cannot be read are of somebody, too.
+		if err := c.aliveIn(n, ids); err != nil {
+			return err
+		}
+		c.stuck[n] = time.Now().Add(c.cfg.stuckFor)
+	}
 	began := time.Now()
 	for id := range ids {
 		err := c.copyOut(ctx, id, n)
 		if errors.Is(err, ErrDamaged) || errors.Is(err, journal.ErrTooLarge) {
-			c.log.Warn("segment cannot be emptied", "segment", n, "envelope", id, "error", err)
-			c.stuck[n] = true
+			c.log.Warn("segment cannot be emptied yet", "segment", n, "envelope", id, "error", err)
+			c.stuck[n] = time.Now().Add(c.cfg.stuckFor)
 			continue
 		}
 		if err != nil {
@@ -226,4 +280,44 @@ func (c *cleaner) empty(ctx context.Context, n uint64) error {
 	}
 	c.log.Debug("emptied a segment", "segment", n, "envelopes", len(ids), "took", time.Since(began))
 	return nil
+}
+
+func (c *cleaner) isDamaged(n uint64) bool {
+	return slices.ContainsFunc(c.journal.Segments(), func(info journal.SegmentInfo) bool {
+		return info.Number == n && info.Damaged
+	})
+}
+
+// aliveIn adds every envelope that needs something in a segment, as the index
+// knows it.
+func (c *cleaner) aliveIn(n uint64, ids map[envelope.ID]bool) error {
+	v := c.store.View()
+	defer v.Close()
+	err := v.Each(index.Envelopes(), func(key, value []byte) error {
+		st, err := decodeState(value)
+		if err == nil && slices.ContainsFunc(st.Shares, func(s share) bool { return s.Segment == n }) {
+			ids[index.ParseID(key)] = true
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = v.Each(index.AllChunks(), func(key, value []byte) error {
+		l, err := decodeLocation(value)
+		if err == nil && l.Segment == n {
+			ids[index.ParseID(key)] = true
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return v.Each(index.Transfers(), func(key, value []byte) error {
+		t, err := decodeTransfer(value)
+		if err == nil && t.Begin.Segment == n {
+			ids[index.ParseID(key)] = true
+		}
+		return err
+	})
 }

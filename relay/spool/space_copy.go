@@ -23,15 +23,20 @@ func (c *cleaner) copyOut(ctx context.Context, id envelope.ID, segment uint64) e
 	if err != nil {
 		return err
 	}
+	var bad error // what can be read is moved all the same
 	if st != nil && st.Generation != 0 {
-		if err := c.moveChunks(ctx, v, id, st.Generation, segment); err != nil {
+		err := c.moveChunks(ctx, v, id, st.Generation, segment)
+		if err != nil && !errors.Is(err, ErrDamaged) {
 			return err
 		}
+		bad = err
 	}
 	if t != nil {
-		if err := c.moveChunks(ctx, v, id, t.Generation, segment); err != nil {
+		err := c.moveChunks(ctx, v, id, t.Generation, segment)
+		if err != nil && !errors.Is(err, ErrDamaged) {
 			return err
 		}
+		bad = errors.Join(bad, err)
 		if t.Begin.Segment == segment && t.Begin.Bytes > 0 {
 			if err := c.moveBegin(ctx, id, segment); err != nil {
 				return err
@@ -39,15 +44,20 @@ func (c *cleaner) copyOut(ctx context.Context, id envelope.ID, segment uint64) e
 		}
 	}
 	if st != nil && slices.ContainsFunc(st.Shares, func(s share) bool { return s.Segment == segment }) {
-		return c.moveState(ctx, id)
+		if err := c.moveState(ctx, id); err != nil {
+			return err
+		}
 	}
-	return nil
+	return bad
 }
 
+// moveChunks writes the chunks in a segment again. Those that cannot be read stay
+// where they are, until the mender takes them in hand.
 func (c *cleaner) moveChunks(ctx context.Context, v *index.View, id envelope.ID, generation, segment uint64) error {
 	it := v.Iterator(index.Chunks(id, generation))
 	defer it.Close()
 	var buf []byte
+	var bad error
 	for ; it.Valid(); it.Next() {
 		l, err := decodeLocation(it.Value())
 		if err != nil {
@@ -62,7 +72,10 @@ func (c *cleaner) moveChunks(ctx context.Context, v *index.View, id envelope.ID,
 		}
 		rec, err := c.journal.ReadInto(l.Position, buf)
 		if err != nil {
-			return c.unreadable(id, part, err)
+			if bad = c.unreadable(id, part, l.Position, err); errors.Is(bad, ErrDamaged) {
+				continue
+			}
+			return bad
 		}
 		r := &moved{From: l.Position, chunk: chunk{
 			ID: id, Generation: generation, Part: part, Offset: offset, At: c.now(),
@@ -82,36 +95,36 @@ func (c *cleaner) moveChunks(ctx context.Context, v *index.View, id envelope.ID,
 			return err
 		}
 	}
-	return it.Err()
+	return errors.Join(bad, it.Err())
 }
 
 // unreadable tells damage from a journal that has ended.
-func (c *cleaner) unreadable(id envelope.ID, part int, err error) error {
+func (c *cleaner) unreadable(id envelope.ID, part int, at journal.Position, err error) error {
 	if errors.Is(err, journal.ErrDamaged) {
-		return c.damaged(id, part, err)
+		return c.damaged(id, part, at, err)
 	}
 	return err
 }
 
 // decide appends one record about an envelope while nothing else happens to it.
-func (c *cleaner) decide(ctx context.Context, id envelope.ID, fn func(*index.View) (record, error)) error {
-	if err := c.takeFor(ctx, id); err != nil {
+func (s *Spool) decide(ctx context.Context, id envelope.ID, fn func(*index.View) (record, error)) error {
+	if err := s.takeFor(ctx, id); err != nil {
 		return err
 	}
 	g, err := func() (*group, error) {
-		v := c.store.View()
+		v := s.store.View()
 		defer v.Close()
 		r, err := fn(v)
 		if err != nil || r == nil {
 			return nil, err
 		}
-		return c.append(ctx, false, nil, r)
+		return s.append(ctx, false, nil, r)
 	}()
-	c.give()
+	s.give()
 	if err != nil || g == nil {
 		return err
 	}
-	return c.wait(g)
+	return s.wait(g)
 }
 
 func (c *cleaner) moveBegin(ctx context.Context, id envelope.ID, segment uint64) error {
@@ -159,10 +172,10 @@ func (c *cleaner) readWhole(id envelope.ID) ([]byte, error) {
 	}
 	rec, err := c.journal.Read(st.Whole.Position)
 	if err != nil {
-		return nil, c.unreadable(id, 0, err)
+		return nil, c.unreadable(id, 0, st.Whole.Position, err)
 	}
 	if end := uint64(st.Whole.Skip) + uint64(st.Whole.Length); end > uint64(len(rec.Payload)) {
-		return nil, c.damaged(id, 0, io.ErrUnexpectedEOF)
+		return nil, c.damaged(id, 0, st.Whole.Position, io.ErrUnexpectedEOF)
 	}
 	return rec.Payload[st.Whole.Skip:][:st.Whole.Length], nil
 }

@@ -92,8 +92,11 @@ type Config struct {
 	// CopyAfter is how long a segment is full before what is alive in it may be
 	// written again: most of it is done with by then; 0: 3 seconds.
 	CopyAfter time.Duration
-	// reclaimEvery is how often segments are looked at; tests hurry.
-	reclaimEvery time.Duration
+	// reclaimEvery is how often segments are looked at, scrubAfter when scrubbing
+	// begins, mendAgain the pause behind a first try, stuckFor how long a segment
+	// is left alone that cannot be emptied, reserveEvery how often the reserve is
+	// looked at; tests hurry.
+	reclaimEvery, scrubAfter, mendAgain, stuckFor, reserveEvery time.Duration
 	// IndexMemory and IndexOverlay size the index, in bytes; 0: see there.
 	IndexMemory, IndexOverlay int64
 	// OnDamage is told of content found damaged; nil: it is only logged. It
@@ -126,14 +129,16 @@ type Config struct {
 
 // Spool is an open spool.
 type Spool struct {
-	cfg     Config
-	log     *slog.Logger
-	now     func() time.Time
-	journal *journal.Journal
-	store   *index.Store
-	machine *machine
-	notify  notifier
-	damage  damage
+	cfg        Config
+	log        *slog.Logger
+	now        func() time.Time
+	journal    *journal.Journal
+	store      *index.Store
+	machine    *machine
+	notify     notifier
+	quarantine *quarantine
+	// reflected is the last record that the index had when it was opened.
+	reflected journal.Position
 
 	// order is held while a record is decided on and appended; see order.go.
 	order    chan struct{}
@@ -172,13 +177,14 @@ func Open(cfg Config) (*Spool, error) {
 	}
 	s := &Spool{
 		cfg: cfg, log: cfg.Logger, now: cfg.Clock,
-		order:    make(chan struct{}, 1),
-		groups:   make(chan *group, 256),
-		incoming: make(map[envelope.ID]*Incoming),
-		due:      make(chan struct{}, 1),
-		ended:    make(chan struct{}),
-		machine:  newMachine(cfg.Self, cfg.Retention),
-		notify:   notifier{relays: newStriped(), agencies: newStriped(), copies: newStriped()},
+		order:      make(chan struct{}, 1),
+		groups:     make(chan *group, 256),
+		incoming:   make(map[envelope.ID]*Incoming),
+		due:        make(chan struct{}, 1),
+		ended:      make(chan struct{}),
+		machine:    newMachine(cfg.Self, cfg.Retention),
+		quarantine: newQuarantine(),
+		notify:     notifier{relays: newStriped(), agencies: newStriped(), copies: newStriped()},
 	}
 	s.failing, s.setFailed = context.WithCancelCause(context.Background())
 	if err := s.open(); err != nil {
@@ -210,9 +216,16 @@ func (c *Config) check() error {
 	orDefault(&c.CopyRate, 64<<20)
 	orDefault(&c.CopyAfter, 3*time.Second)
 	orDefault(&c.reclaimEvery, 250*time.Millisecond)
+	orDefault(&c.mendAgain, mendAgain)
+	orDefault(&c.stuckFor, stuckFor)
+	orDefault(&c.reserveEvery, time.Minute)
 	orDefault(&c.SegmentSize, 64<<20)
+	orDefault(&c.IndexMemory, index.DefaultMemory)
+	orDefault(&c.IndexOverlay, index.DefaultOverlay)
+	orDefault(&c.Ballast, 2*c.IndexMemory)
 	orDefault(&c.ScrubRate, 4<<20)
 	orDefault(&c.ScrubEvery, 24*time.Hour)
+	orDefault(&c.scrubAfter, min(time.Minute, c.ScrubEvery))
 	if c.ScrubRate < 0 || c.ScrubEvery < 0 {
 		return errors.New("scrub rate or interval is negative")
 	}
@@ -257,6 +270,9 @@ func (s *Spool) Run(ctx context.Context) error {
 	applied := s.start(func() error { return s.applyAll(s.failing) })
 	released := s.start(func() error { return s.releaseDue(working) })
 	reclaimed := s.start(func() error { return s.reclaim(working) })
+	mended := s.start(func() error { return s.mendAll(working) })
+	scrubbed := s.start(func() error { return s.scrub(working) })
+	reserved := s.start(func() error { return s.keepReserve(working) })
 	select {
 	case <-ctx.Done():
 	case <-s.failing.Done():
@@ -264,6 +280,9 @@ func (s *Spool) Run(ctx context.Context) error {
 	stopWorking()
 	<-released
 	<-reclaimed
+	<-mended
+	<-scrubbed
+	<-reserved
 	s.refuseAppends()
 	<-applied
 	stopFlushing()
@@ -314,6 +333,7 @@ func (s *Spool) Close() error {
 func (s *Spool) fail(err error) {
 	if s.failing.Err() == nil {
 		s.log.Error("spool failed, nothing more is accepted", "error", err)
+		s.suspect(err)
 	}
 	s.setFailed(err)
 }

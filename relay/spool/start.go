@@ -4,15 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/truclienthong/truc/relay/spool/index"
 	"github.com/truclienthong/truc/relay/spool/journal"
 )
 
-// open opens journal and index and brings them together.
+// open opens journal and index and brings them together. An index that cannot be
+// used is set aside once, and the new one is built from the journal.
 func (s *Spool) open() (err error) {
+	if err := s.fs().MakeDir(s.cfg.Dir); err != nil {
+		return err
+	}
+	if err := s.makeRoom(); err != nil {
+		return err
+	}
 	s.journal, err = journal.Open(journal.Config{
 		Dir: s.cfg.journalDir(), SegmentSize: s.cfg.SegmentSize, PoolSize: 1, FS: s.cfg.FS,
 		Logger: s.log, Meter: s.cfg.Meter,
@@ -21,70 +27,59 @@ func (s *Spool) open() (err error) {
 		return err
 	}
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			err = errors.Join(err, s.closeIndex(), s.journal.Close())
 		}
-		if s.store != nil {
-			err = errors.Join(err, s.store.Close())
-		}
-		err = errors.Join(err, s.journal.Close())
 	}()
-	if err := s.openIndex(); err != nil {
+	err = s.suspected()
+	if err == nil {
+		err = s.openIndex()
+	}
+	if err == nil || !errors.Is(err, errUnfit) {
+		return err
+	}
+	if err := s.setAside(err); err != nil {
+		return err
+	}
+	return s.openIndex()
+}
+
+// openIndex opens the index and brings it to what the journal says.
+func (s *Spool) openIndex() error {
+	if err := s.tryIndex(s.loadIndex); err != nil {
 		return err
 	}
 	return s.catchUp()
 }
 
-// openIndex opens the index; one that cannot be read is set aside, and the new
-// one is built from the journal.
-func (s *Spool) openIndex() error {
-	cfg := index.Config{
+func (s *Spool) loadIndex() error {
+	store, err := index.Open(index.Config{
 		Dir: s.cfg.indexDir(), Memory: s.cfg.IndexMemory, Overlay: s.cfg.IndexOverlay, Logger: s.log,
 		Seal: s.machine.seal,
 		Barrier: func(ctx context.Context) error {
+			if err := s.makeRoom(); err != nil {
+				return err
+			}
 			if !s.ran.Load() {
 				return nil // what Open replays is durable
 			}
 			return s.journal.Sync(ctx)
 		},
-	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("make index directory: %w", err)
-	}
-	err := s.loadIndex(cfg)
-	if err == nil {
-		return nil
-	}
-	aside := cfg.Dir + ".damaged"
-	s.log.Error("index cannot be read: it is set aside, and built again from the journal", "error", err, "aside", aside)
-	if s.store != nil {
-		if err := s.store.Close(); err != nil {
-			s.log.Warn("close damaged index", "error", err)
-		}
-		s.store = nil
-	}
-	if err := os.RemoveAll(aside); err != nil {
-		return fmt.Errorf("set index aside: %w", err)
-	}
-	if err := os.Rename(cfg.Dir, aside); err != nil {
-		return fmt.Errorf("set index aside: %w", err)
-	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("make index directory: %w", err)
-	}
-	*s.machine = *newMachine(s.cfg.Self, s.cfg.Retention)
-	return s.loadIndex(cfg)
-}
-
-func (s *Spool) loadIndex(cfg index.Config) error {
-	store, err := index.Open(cfg)
+	})
 	if err != nil {
-		return err
+		return unfit(err)
 	}
 	s.store, s.machine.store = store, store
 	v := store.View()
 	defer v.Close()
-	return s.machine.load(v)
+	return unfit(s.machine.load(v))
+}
+
+func (s *Spool) closeIndex() error {
+	if s.store == nil {
+		return nil
+	}
+	return s.store.Close()
 }
 
 // catchUp compares what the index reflects with what the journal has, and
@@ -101,17 +96,21 @@ func (s *Spool) catchUp() error {
 		s.log.Warn("index is empty: it is built from the journal", "segments", len(s.journal.Segments()))
 	}
 	records := 0
+	s.reflected = m.position
 	err := s.journal.Replay(m.position, func(rec journal.Record) error {
-		if rec.Position == m.position {
-			return nil // the last one that is reflected
+		if rec.Position == s.reflected {
+			return nil
 		}
 		r, err := recordOf(rec.Type, rec.Payload)
 		if err != nil {
 			return fmt.Errorf("%s: %w", rec.Position, err)
 		}
 		records++
+		if r, ok := r.(*indexed); ok && s.reflected != (journal.Position{}) && r.Position.Compare(s.reflected) > 0 {
+			return unfit(fmt.Errorf("it reflects %s, and had reached %s when segments were recycled", s.reflected, r.Position))
+		}
 		if err := m.apply(r, rec.Position, rec.Size); err != nil {
-			return err
+			return unfit(err)
 		}
 		m.woken = woken{} // nobody waits yet
 		if s.store.Full() {

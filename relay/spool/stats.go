@@ -3,9 +3,6 @@ package spool
 import (
 	"maps"
 
-	"github.com/truclienthong/truc/relay/envelope"
-	"github.com/truclienthong/truc/relay/spool/index"
-	"github.com/truclienthong/truc/relay/spool/journal"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -41,68 +38,9 @@ func (s *Spool) Stats() Stats {
 		out.JournalBytes += info.Size
 	}
 	out.IndexBytes = s.store.Size()
-	s.damage.mu.Lock()
-	defer s.damage.mu.Unlock()
-	out.Damaged, out.LostRecords = len(s.damage.envelopes), s.damage.records
+	q := s.quarantine
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out.Damaged, out.Repaired, out.Quarantined, out.LostRecords = q.found, q.mended, len(q.hurt), q.records
 	return out
-}
-
-// assess finds out what damage that the journal has found did to envelopes.
-func (s *Spool) assess() error {
-	all := s.journal.Damage()
-	if len(all) == 0 {
-		return nil
-	}
-	for _, d := range all {
-		if d.First > 0 {
-			s.damage.records += d.Last - d.First + 1
-		}
-	}
-	s.log.Error("journal is damaged: envelopes may lack content or duties, other relays have copies",
-		"places", len(all), "records", s.damage.records)
-	hit := func(p journal.Position) bool {
-		for _, d := range all {
-			if p.Segment == d.Segment && p.Offset >= d.Offset && p.Offset < d.Offset+d.Length {
-				return true
-			}
-		}
-		return false
-	}
-	v := s.store.View()
-	defer v.Close()
-	return v.Each(index.Envelopes(), func(key, value []byte) error {
-		st, err := decodeState(value)
-		if err != nil || st.released() {
-			return err
-		}
-		id := index.ParseID(key)
-		if st.Whole != nil && hit(st.Whole.Position) {
-			s.damaged(id, 0, errMissing)
-		}
-		if st.Generation == 0 {
-			return nil
-		}
-		return s.assessChunks(v, id, st, hit)
-	})
-}
-
-func (s *Spool) assessChunks(v *index.View, id envelope.ID, st *state, hit func(journal.Position) bool) error {
-	var here uint64
-	last := 0
-	err := v.Each(index.Chunks(id, st.Generation), func(key, value []byte) error {
-		l, err := decodeLocation(value)
-		if err != nil {
-			return err
-		}
-		last, _ = index.ParseChunkKey(key)
-		if hit(l.Position) {
-			s.damaged(id, last, errMissing)
-		}
-		here += uint64(l.Length)
-		return nil
-	})
-	if err == nil && here < st.Size {
-		s.damaged(id, last, errMissing)
-	}
-	return err
 }

@@ -34,6 +34,10 @@ func (s *Spool) observe() error {
 	gauge("truc.spool.alive", "By", "What of the journal is needed.", func(st Stats) int64 { return st.LiveBytes })
 	gauge("truc.spool.index", "By", "What the index takes on disk.", func(st Stats) int64 { return st.IndexBytes })
 	gauge("truc.spool.damaged", "", "Envelopes found damaged since the start.", func(st Stats) int64 { return int64(st.Damaged) })
+	gauge("truc.spool.repaired", "", "Damaged envelopes mended since the start.", func(st Stats) int64 { return int64(st.Repaired) })
+	gauge("truc.spool.quarantined", "", "Envelopes whose content is damaged now.", func(st Stats) int64 { return int64(st.Quarantined) })
+	gauge("truc.spool.lost", "", "Records missing in the journal, and not known to the index, since the start.",
+		func(st Stats) int64 { return int64(st.LostRecords) })
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -87,11 +87,11 @@ func (v *View) Get(key []byte) ([]byte, bool, error) {
 		return nil, false, nil
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("index: get %x: %w", key, err)
+		return nil, false, fmt.Errorf("%w: get %x: %w", ErrDamaged, key, err)
 	}
 	value, err := item.ValueCopy(nil)
 	if err != nil {
-		return nil, false, fmt.Errorf("index: get %x: %w", key, err)
+		return nil, false, fmt.Errorf("%w: get %x: %w", ErrDamaged, key, err)
 	}
 	return value, true, nil
 }
@@ -220,7 +220,10 @@ func (it *Iterator) settle() {
 			}
 		}
 		if !found {
-			it.value, it.err = it.disk.Item().ValueCopy(nil)
+			var err error
+			if it.value, err = it.disk.Item().ValueCopy(nil); err != nil {
+				it.err = fmt.Errorf("%w: value of %x: %w", ErrDamaged, it.key, err)
+			}
 			return
 		}
 		if !deleted {
