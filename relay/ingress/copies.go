@@ -95,8 +95,11 @@ func (s *Service) awaitCopy(ctx context.Context, sub *submission, receipt *excha
 	}
 }
 
-// hasNeighbours reports whether the mesh has another relay.
+// hasNeighbours reports whether another relay could take a copy from here.
 func (s *Service) hasNeighbours() bool {
+	if own, ok := s.config.Directory.View().Relay(s.config.Self); ok && isGone(own) {
+		return false // peers do not hear it
+	}
 	return s.anyOther(func(routing.RelayID) bool { return true })
 }
 
