@@ -88,6 +88,9 @@ func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 	if err := s.add(h, lacking, r.Sequence, r.At); err != nil {
 		return err
 	}
+	if err := s.endCopies(h); err != nil {
+		return err
+	}
 	if born > 0 && (accepted || !lacking.none()) {
 		s.event(h, envelope.Event{At: r.At, Action: takenAction(c.FromSender)})
 		if len(lacking.inboxes) > 0 {

@@ -105,6 +105,9 @@ func (r *takenOver) apply(s *step) error {
 	if err := s.add(h, d, r.Sequence, r.At); err != nil {
 		return err
 	}
+	if err := s.endCopies(h); err != nil {
+		return err
+	}
 	s.needs(h, s.size)
 	s.save(h, r.Now)
 	return nil

@@ -16,6 +16,9 @@ import (
 const (
 	done = exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
 	fail = exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL
+
+	initial    = exchangev1.TransportStatus_TRANSPORT_STATUS_INITIAL
+	processing = exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING
 )
 
 // settle ends deliveries and wants that many of them to be new.

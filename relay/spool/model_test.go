@@ -23,24 +23,59 @@ import (
 type modelEnvelope struct {
 	p          *parcel
 	fromSender bool
+	ingress    routing.RelayID
+	expiresAt  time.Time
+	held       bool
 	deliveries map[routing.AgencyCode]*modelDelivery
 	bare       map[routing.RelayID]bool
 	holders    map[routing.RelayID]bool
 }
 
 type modelDelivery struct {
-	where     string // "inbox", "queue", "handed on", "settled"
+	place     envelope.Place
 	home      routing.RelayID
 	transport exchangev1.TransportStatus
+	recalled  bool
 }
 
-func (e *modelEnvelope) done() bool {
+func (d *modelDelivery) dead() bool {
+	return d.place == envelope.Settled && d.transport == fail && !d.recalled
+}
+
+// open reports whether something is to be done here, or kept.
+func (e *modelEnvelope) open() bool {
 	for _, d := range e.deliveries {
-		if d.where == "inbox" || d.where == "queue" || e.fromSender && d.where != "settled" {
-			return false
+		if d.place != envelope.Elsewhere && d.place != envelope.Settled {
+			return true
 		}
 	}
-	return len(e.bare) == 0
+	return len(e.bare) > 0
+}
+
+func (e *modelEnvelope) count(is func(*modelDelivery) bool) (n int) {
+	for _, d := range e.deliveries {
+		if is(d) {
+			n++
+		}
+	}
+	return n
+}
+
+func (e *modelEnvelope) unsettled() int {
+	return e.count(func(d *modelDelivery) bool { return d.place != envelope.Settled })
+}
+
+func (e *modelEnvelope) dead() bool { return e.fromSender && e.count((*modelDelivery).dead) > 0 }
+
+func (e *modelEnvelope) done() bool { return !e.open() && !(e.fromSender && e.unsettled() > 0) }
+
+// tidy is what follows from any change: copies nobody waits for are not made,
+// and what is done with is not held.
+func (e *modelEnvelope) tidy() {
+	if e.fromSender && e.unsettled() == 0 {
+		clear(e.bare)
+	}
+	e.held = e.held && !e.done()
 }
 
 type model struct {
@@ -54,6 +89,7 @@ var (
 	modelAgencies = []routing.AgencyCode{"A", "AB", "H26", "H26.1", "H26.12", "Z"}
 	modelRelays   = []routing.RelayID{"nam", "trung", "tay"}
 	modelSizes    = [][]int{{100}, {300 << 10, 10}, {}, {70_000, 1, 200_000}}
+	modelTime     = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 	// modelCrowd are further recipients of every second envelope, so that their
 	// deliveries do not fit into its state.
 	modelCrowd = func() (crowd []routing.AgencyCode) {
@@ -67,9 +103,12 @@ var (
 func (m *model) put(rt *rapid.T) {
 	seed := rapid.IntRange(0, 9).Draw(rt, "envelope")
 	p := newParcel(uint64(seed), modelSizes[seed%len(modelSizes)]...)
+	p.ExpiresAt = modelTime.Add(time.Duration(rapid.IntRange(0, 3).Draw(rt, "expires")) * time.Hour)
 	onward := make(map[routing.RelayID][]routing.AgencyCode)
 	for _, a := range modelAgencies {
-		switch to := rapid.IntRange(-2, len(modelRelays)).Draw(rt, string(a)); {
+		switch to := rapid.IntRange(-2, len(modelRelays)+1).Draw(rt, string(a)); {
+		case to > len(modelRelays):
+			p.Kept = append(p.Kept, a)
 		case to == len(modelRelays):
 			p.inbox(a)
 		case to >= 0:
@@ -83,8 +122,9 @@ func (m *model) put(rt *rapid.T) {
 		p.onward(relay, onward[relay]...)
 	}
 	if rapid.Bool().Draw(rt, "from its sender") {
-		p.FromSender = true
-	} else if relay := modelRelays[seed%3]; onward[relay] == nil && rapid.IntRange(0, 3).Draw(rt, "report") == 0 {
+		p.fromSender()
+	}
+	if relay := modelRelays[seed%3]; onward[relay] == nil && rapid.IntRange(0, 3).Draw(rt, "copy") == 0 {
 		p.onward(relay)
 	}
 	_, err := m.n.put(p)
@@ -95,38 +135,60 @@ func (m *model) put(rt *rapid.T) {
 	if e == nil {
 		e = &modelEnvelope{
 			deliveries: map[routing.AgencyCode]*modelDelivery{}, bare: map[routing.RelayID]bool{}, holders: map[routing.RelayID]bool{},
+			ingress: p.Ingress, expiresAt: p.ExpiresAt,
 		}
 		m.envelopes[p.ID] = e
 	}
 	e.p = p
-	wants := func(a routing.AgencyCode, inbox bool) bool {
+	e.put(p)
+	e.tidy()
+}
+
+func (e *modelEnvelope) put(p *parcel) {
+	again := p.FromSender && e.fromSender
+	longer := p.ExpiresAt.After(e.expiresAt) && !again
+	changed := p.FromSender && !again || longer && !p.FromSender && e.open()
+	wants := func(a routing.AgencyCode, to envelope.Place) bool {
 		d := e.deliveries[a]
 		switch {
 		case d == nil:
 			return true
-		case p.FromSender && e.fromSender:
+		case d.place == envelope.Kept:
+			return to != envelope.Kept
+		case again:
 			return false
-		case d.where == "queue":
-			return inbox
+		case d.dead():
+			return longer
+		case to == envelope.Kept:
+			return false
+		case d.place == envelope.InQueue:
+			return to == envelope.InInbox
 		}
-		return d.where == "handed on"
+		return d.place == envelope.Elsewhere
 	}
-	for _, a := range p.Inboxes {
-		if wants(a, true) {
-			e.deliveries[a] = &modelDelivery{"inbox", self, exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING}
-		}
-	}
-	for _, o := range p.Onward {
-		for _, a := range o.Agencies {
-			if wants(a, false) {
-				e.deliveries[a] = &modelDelivery{"queue", o.Relay, exchangev1.TransportStatus_TRANSPORT_STATUS_INITIAL}
+	take := func(agencies []routing.AgencyCode, d modelDelivery) {
+		for _, a := range agencies {
+			if wants(a, d.place) {
+				changed = true
+				fresh := d
+				e.deliveries[a] = &fresh
 			}
 		}
-		if len(o.Agencies) == 0 {
-			e.bare[o.Relay] = true
+	}
+	take(p.Inboxes, modelDelivery{place: envelope.InInbox, home: self, transport: processing})
+	take(p.Kept, modelDelivery{place: envelope.Kept, transport: initial})
+	for _, o := range p.Onward {
+		take(o.Agencies, modelDelivery{place: envelope.InQueue, home: o.Relay, transport: initial})
+		if len(o.Agencies) == 0 && !again && !e.holders[o.Relay] {
+			e.bare[o.Relay], changed = true, true
 		}
 	}
-	e.fromSender = e.fromSender || p.FromSender
+	if changed && longer {
+		e.expiresAt = p.ExpiresAt
+	}
+	if p.FromSender && !again {
+		e.fromSender, e.ingress = true, self
+	}
 }
 
 // any draws one of the envelopes; false if there is none.
@@ -149,7 +211,7 @@ func (m *model) handOn(rt *rapid.T) {
 	}
 	f := envelope.HandedOn{
 		ID: e.p.ID, Destination: rapid.SampledFrom(modelRelays).Draw(rt, "destination"),
-		Peer: rapid.SampledFrom(modelRelays).Draw(rt, "peer"), Agencies: m.agencies(rt),
+		Peer: rapid.SampledFrom(append(modelRelays, self)).Draw(rt, "peer"), Agencies: m.agencies(rt),
 	}
 	if err := m.n.HandOn(context.Background(), f); err != nil {
 		rt.Fatal(err)
@@ -158,17 +220,23 @@ func (m *model) handOn(rt *rapid.T) {
 	if moved {
 		delete(e.bare, f.Destination)
 	}
+	if f.Peer == self {
+		e.tidy()
+		return // given up
+	}
 	for _, a := range f.Agencies {
-		if d := e.deliveries[a]; d != nil && d.where == "queue" && d.home == f.Destination {
-			d.where, moved = "handed on", true
+		if d := e.deliveries[a]; d != nil && d.place == envelope.InQueue && d.home == f.Destination {
+			d.place, moved = envelope.Elsewhere, true
 			if f.Peer == f.Destination {
-				d.transport = exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING
+				d.transport = processing
 			}
 		}
 	}
 	if moved {
 		e.holders[f.Peer] = true
+		delete(e.bare, f.Peer)
 	}
+	e.tidy()
 }
 
 func (m *model) settle(rt *rapid.T) {
@@ -186,15 +254,18 @@ func (m *model) settle(rt *rapid.T) {
 		f := envelope.Settlement{ID: e.p.ID, Agency: a, Transport: fail}
 		if len(a)%2 == 0 || rapid.Bool().Draw(rt, "done") {
 			f.Transport = done
+		} else if rapid.IntRange(0, 3).Draw(rt, "recalled") == 0 {
+			f.Reason = exchangev1.ErrorReason_ERROR_REASON_RECALLED
 		}
 		batch = append(batch, f)
 		d := e.deliveries[a]
-		if d == nil || d.where == "settled" && !(d.transport == fail && f.Transport == done) {
+		if d == nil || d.place == envelope.Settled && !(d.transport == fail && f.Transport == done) {
 			continue
 		}
 		want++
-		d.where, d.transport = "settled", f.Transport
+		d.place, d.transport, d.recalled = envelope.Settled, f.Transport, f.Reason != 0
 	}
+	e.tidy()
 	if got, err := m.n.Settle(context.Background(), batch); err != nil || got != want {
 		rt.Fatalf("settle %v: %d, %v, want %d", batch, got, err, want)
 	}
@@ -208,42 +279,59 @@ func (m *model) reroute(rt *rapid.T) {
 	r := envelope.Reroute{
 		ID: e.p.ID, From: rapid.SampledFrom(append(modelRelays, self)).Draw(rt, "from"), Agencies: m.agencies(rt),
 	}
-	to := make(map[routing.AgencyCode]routing.RelayID)
+	to, elsewhere := make(map[routing.AgencyCode]routing.RelayID), make(map[routing.AgencyCode]bool)
 	for _, a := range r.Agencies {
-		relay := rapid.SampledFrom(append(modelRelays, self)).Draw(rt, "to")
-		to[a] = relay
-		if relay == self {
+		to[a], elsewhere[a] = rapid.SampledFrom(append(modelRelays, self)).Draw(rt, "to"), rapid.IntRange(0, 2).Draw(rt, "elsewhere") == 0
+		switch {
+		case elsewhere[a]:
+			r.Elsewhere = append(r.Elsewhere, envelope.Onward{Relay: to[a], Agencies: []routing.AgencyCode{a}})
+		case to[a] == self:
 			r.Inboxes = append(r.Inboxes, a)
-			continue
-		}
-		i := slices.IndexFunc(r.Onward, func(o envelope.Onward) bool { return o.Relay == relay })
-		if i < 0 {
-			r.Onward = append(r.Onward, envelope.Onward{Relay: relay, Agencies: []routing.AgencyCode{a}})
-		} else {
-			r.Onward[i].Agencies = append(r.Onward[i].Agencies, a)
+		default:
+			r.Onward = onwardTo(r.Onward, to[a], a)
 		}
 	}
 	if err := m.n.Reroute(context.Background(), r); err != nil {
 		rt.Fatal(err)
 	}
+	held := maps.Clone(e.holders)
 	for _, a := range r.Agencies {
 		d := e.deliveries[a]
 		switch {
-		case d == nil || d.where == "settled":
+		case d == nil || d.place == envelope.Settled || d.place == envelope.Kept:
 			continue
-		case d.where == "inbox" && (r.From != self || to[a] == self):
+		case d.place == envelope.InInbox && (r.From != self || to[a] == self):
 			continue
-		case d.where != "inbox" && d.home != r.From:
+		case d.place != envelope.InInbox && d.home != r.From:
 			continue
-		case d.where == "queue" && to[a] == r.From:
+		case d.place == envelope.InQueue && to[a] == r.From && !elsewhere[a]:
+			continue
+		case d.place == envelope.Elsewhere && to[a] == r.From && elsewhere[a] && held[r.From]:
 			continue
 		}
-		if to[a] == self {
-			*d = modelDelivery{"inbox", self, exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING}
-		} else {
-			*d = modelDelivery{"queue", to[a], exchangev1.TransportStatus_TRANSPORT_STATUS_INITIAL}
+		switch {
+		case elsewhere[a] && to[a] == self: // nonsense
+		case elsewhere[a]:
+			*d = modelDelivery{place: envelope.Elsewhere, home: to[a], transport: processing}
+			e.holders[to[a]] = true
+			delete(e.bare, to[a])
+		case to[a] == self:
+			*d = modelDelivery{place: envelope.InInbox, home: self, transport: processing}
+		default:
+			*d = modelDelivery{place: envelope.InQueue, home: to[a], transport: initial}
 		}
 	}
+	e.tidy()
+}
+
+// onwardTo adds a recipient to the duty for one relay.
+func onwardTo(list []envelope.Onward, relay routing.RelayID, a routing.AgencyCode) []envelope.Onward {
+	i := slices.IndexFunc(list, func(o envelope.Onward) bool { return o.Relay == relay })
+	if i < 0 {
+		return append(list, envelope.Onward{Relay: relay, Agencies: []routing.AgencyCode{a}})
+	}
+	list[i].Agencies = append(list[i].Agencies, a)
+	return list
 }
 
 // cut begins a transfer and leaves it.
@@ -296,18 +384,7 @@ func (m *model) reopen(rt *rapid.T, rebuild bool) {
 		if err != nil || len(r.Inboxes) > 0 || len(r.Onward) > 0 {
 			rt.Fatalf("envelope %s was done with, and after a rebuild: %+v, %v", id, r, err)
 		}
-		e.fromSender = r.FromSender
-		clear(e.deliveries)
-		for _, d := range r.Deliveries {
-			e.deliveries[d.Agency] = &modelDelivery{"handed on", d.Home, d.Transport}
-			if d.Transport == done || d.Transport == fail {
-				e.deliveries[d.Agency].where = "settled"
-			}
-		}
-		clear(e.holders)
-		for i := range r.Copies - 1 {
-			e.holders[routing.RelayID(fmt.Sprint(i))] = true
-		}
+		e.learn(r)
 	}
 }
 
@@ -335,6 +412,11 @@ func TestSpoolIsItsModel(t *testing.T) {
 			"settle":    m.settle,
 			"settle it": m.settle,
 			"reroute":   m.reroute,
+			"copy":      m.copy,
+			"forget":    m.forget,
+			"take over": m.takeOver,
+			"hold":      m.hold,
+			"revive":    m.revive,
 			"cut":       m.cut,
 			"restart":   func(rt *rapid.T) { m.reopen(rt, false) },
 			"rebuild":   func(rt *rapid.T) { m.reopen(rt, true) },
