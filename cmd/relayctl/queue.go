@@ -37,8 +37,8 @@ error. With --relay one relay is asked.`,
 	return queue
 }
 
-// mesh connects to the relays that a command is about.
-func mesh(cmd *cobra.Command, options *cli.Options, only string) (*operator.Mesh, error) {
+// connectAll connects to the relays that a command is about.
+func connectAll(cmd *cobra.Command, options *cli.Options, only string) (*operator.Mesh, error) {
 	c, err := connect(cmd, options)
 	if err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ with -o json all are written as they come.
 			if request.GetRelayId() != "" && request.GetAgencyCode() != "" && !request.GetExpired() {
 				return cli.Usage("--to is for what is on its way, --agency for an inbox: name one of them")
 			}
-			m, err := mesh(cmd, options, only)
+			m, err := connectAll(cmd, options, only)
 			if err != nil {
 				return err
 			}
@@ -243,7 +243,7 @@ One line per entry. ` + waitingFields,
 			if err != nil {
 				return cli.Usage("%v", err)
 			}
-			m, err := mesh(cmd, options, only)
+			m, err := connectAll(cmd, options, only)
 			if err != nil {
 				return err
 			}

@@ -47,7 +47,7 @@ Fields with -o json, one line per row: at, to (relay, or ""), agency (inbox, or 
 other_inboxes (all inboxes without a row of their own), expired (dead letters), total,
 size (bytes of all files), counts (up_to_seconds, null for the oldest; count).`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			m, err := mesh(cmd, options, only)
+			m, err := connectAll(cmd, options, only)
 			if err != nil {
 				return err
 			}

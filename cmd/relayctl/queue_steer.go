@@ -87,7 +87,7 @@ entries), error.`,
 			if err != nil {
 				return err
 			}
-			m, err := mesh(cmd, options, only)
+			m, err := connectAll(cmd, options, only)
 			if err != nil {
 				return err
 			}

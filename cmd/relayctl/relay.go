@@ -9,14 +9,11 @@ import (
 	"github.com/truclienthong/truc/cmd/internal/cli"
 	"github.com/truclienthong/truc/cmd/internal/operator"
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
-	"github.com/truclienthong/truc/relay/envelope"
-
-	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 )
 
 func newRelay(options *cli.Options) *cobra.Command {
 	relay := &cobra.Command{Use: "relay", Short: "Relays of the directory, and how they are"}
-	relay.AddCommand(newRelayList(options), newRelayShow(options))
+	relay.AddCommand(newRelayList(options), newRelayShow(options), newRelayDrain(options), newRelayActivate(options), newRelayRetire(options))
 	return relay
 }
 
@@ -43,13 +40,17 @@ func relays(cmd *cobra.Command, c *operator.Conn) ([]relayRow, error) {
 	}
 	rows := make([]relayRow, 0, len(r.GetRelays()))
 	for _, v := range r.GetRelays() {
-		rows = append(rows, relayRow{
-			ID: v.GetRelay().GetId(), Region: v.GetRelay().GetRegion(), Address: v.GetRelay().GetAddress(),
-			State: word(v.GetRelay().GetState().String(), "RELAY_STATE_"), Homes: v.GetHomes(), Reachable: v.GetReachable(),
-			RoundTripMS: milliseconds(v.GetRoundTrip()), Registered: stamp(v.GetRelay().GetRegisteredAt()),
-		})
+		rows = append(rows, relayOf(v))
 	}
 	return rows, nil
+}
+
+func relayOf(v *adminv1.RelayView) relayRow {
+	return relayRow{
+		ID: v.GetRelay().GetId(), Region: v.GetRelay().GetRegion(), Address: v.GetRelay().GetAddress(),
+		State: word(v.GetRelay().GetState().String(), "RELAY_STATE_"), Homes: v.GetHomes(), Reachable: v.GetReachable(),
+		RoundTripMS: milliseconds(v.GetRoundTrip()), Registered: stamp(v.GetRelay().GetRegisteredAt()),
+	}
 }
 
 func newRelayList(options *cli.Options) *cobra.Command {
@@ -79,33 +80,26 @@ func newRelayList(options *cli.Options) *cobra.Command {
 
 func newRelayShow(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID", Short: "Show one relay", Args: cobra.ExactArgs(1),
-		Long: "Show one relay, as the one that answers sees it.\n\n" + relayFields,
+		Use: "show ID", Short: "Show one relay, and how it is", Args: cobra.ExactArgs(1),
+		Long: "Show one relay, as the one that answers sees it, and what it says of itself.\n\n" + relayFields + "\n" + healthFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := lookUp(cmd, options)
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			rows, err := relays(cmd, c)
+			v, err := c.Relay(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			for _, r := range rows {
-				if r.ID != args[0] {
-					continue
+			shown := relayShown{relayRow: relayOf(v)}
+			if operator.InService(v.GetRelay()) {
+				if shown.Health, err = healthOf(cmd.Context(), c, v.GetRelay()); err != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "note: relay %s does not answer: %s\n", args[0], cli.OneLine(plain(err)))
 				}
-				out := options.Output(cmd)
-				return out.Print(r, func(io.Writer) error {
-					return out.Table(func(w io.Writer) error {
-						_, err := fmt.Fprintf(w, "id\t%s\nregion\t%s\naddress\t%s\nstate\t%s\nhomes\t%d\nreachable\t%s\nregistered\t%s\n",
-							r.ID, r.Region, r.Address, r.State, r.Homes, yes(r.Reachable), r.Registered)
-						return err
-					})
-				})
 			}
-			return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
-				"relay %s is not in the directory; `relayctl relay list` shows those that are", args[0])
+			out := options.Output(cmd)
+			return out.Print(shown, func(io.Writer) error { return out.Table(shown.text) })
 		},
 	}
 }
