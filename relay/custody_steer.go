@@ -86,7 +86,17 @@ func (s *steering) hold(ctx context.Context, held bool) (entries int, err error)
 		return max(s.waiting(), 1), nil
 	}
 	err = s.spool.Hold(ctx, envelope.Hold{ID: s.record.ID, Held: held, Note: s.note, At: s.relay.config.Clock()})
+	if err == nil && !held {
+		s.again()
+	}
 	return max(s.waiting(), 1), err
+}
+
+// again has the queues looked at in which the envelope waits.
+func (s *steering) again() {
+	for _, duty := range s.record.Onward {
+		s.queues.Again(duty.Relay)
+	}
 }
 
 // ended reports whether every delivery that this relay knows of has ended.
@@ -120,6 +130,9 @@ func (s *steering) retry(ctx context.Context) (entries int, err error) {
 		if err := s.spool.Defer(ctx, e.ID, e.Onward.Relay, 1, now, "tried again "+s.note); err != nil {
 			return 0, err
 		}
+	}
+	if entries > 0 {
+		s.again()
 	}
 	if len(dead) > 0 {
 		revived, err := s.revive(ctx, dead)

@@ -10,6 +10,7 @@ import (
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/ledger"
 	"github.com/truclienthong/truc/relay/spool"
+	"github.com/truclienthong/truc/routing"
 )
 
 // custodyService is what operators ask about envelopes and about this relay.
@@ -20,6 +21,13 @@ type custodyService struct {
 	spool  *spool.Spool
 	// remainder tells what is left here while this relay drains.
 	remainder remainder
+	queues    queues
+}
+
+// queues are those of the relays that this one hands on to.
+type queues interface {
+	// Again has a queue read from its beginning at once.
+	Again(relay routing.RelayID)
 }
 
 var _ adminv1.CustodyServiceServer = (*custodyService)(nil)

@@ -54,7 +54,7 @@ func (r *Relay) server(parts *parts) *grpc.Server {
 	exchangev1.RegisterExchangeServiceServer(s, parts.ingress)
 	relayv1.RegisterPeerServiceServer(s, peerService{forward: parts.forward, ingress: parts.ingress, ledger: parts.ledger, books: books{parts.spool}})
 	adminv1.RegisterDirectoryServiceServer(s, &directoryService{relay: r, links: parts.forward})
-	adminv1.RegisterCustodyServiceServer(s, &custodyService{relay: r, ledger: parts.ledger, spool: parts.spool, remainder: parts.keeper})
+	adminv1.RegisterCustodyServiceServer(s, &custodyService{relay: r, ledger: parts.ledger, spool: parts.spool, remainder: parts.keeper, queues: parts.forward})
 	healthv1.RegisterHealthServer(s, parts.health)
 	for _, register := range c.Services {
 		register(s)

@@ -31,6 +31,7 @@ func (f *Forwarder) feedAll(ctx context.Context) {
 			d := &destination{relay: relay, breaker: newBreaker(f.jitter)}
 			for _, urgent := range []bool{true, false} {
 				fd := newFeeder(f, d, urgent)
+				f.feeders.add(fd)
 				feeders.Go(func() { fd.run(ctx) })
 			}
 		}

@@ -74,6 +74,7 @@ type Forwarder struct {
 	Config
 	links     *links
 	detours   detours
+	feeders   feeders
 	telemetry *telemetry
 	jitter    *jitter
 
