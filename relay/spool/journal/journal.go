@@ -155,7 +155,8 @@ type Journal struct {
 	queue  *queue
 	writer writer // of Run alone, once it runs
 
-	recycling sync.Mutex // held by Recycle, before mu of a segment, before mu
+	recycling sync.Mutex // held by Recycle and Stock, before mu of a segment, before mu
+	spares    uint64     // the last number that Stock named a file by; guarded by recycling
 
 	mu       sync.RWMutex
 	segments []*segment // by number; the last one is written to

@@ -43,6 +43,7 @@ func open(c Config) (_ *Journal, err error) {
 		fs:          c.FS,
 		log:         c.Logger,
 		queue:       newQueue(orDefault(c.QueueBytes, defaultQueueBytes)),
+		spares:      firstSpare,
 	}
 	j.segmentSize = (j.segmentSize + pageSize - 1) / pageSize * pageSize
 	if j.fs == nil {
@@ -172,6 +173,7 @@ func (j *Journal) tidy() ([]uint64, error) {
 				return nil, err
 			}
 		case suffix == suffixFree:
+			j.spares = max(j.spares, number)
 			if err := j.keepSpare(filepath.Join(j.dir, name)); err != nil {
 				return nil, err
 			}

@@ -65,8 +65,9 @@ func (j *Journal) stock() (err error) {
 	if enough {
 		return nil
 	}
-	// No segment has this number, and no recycled file this name.
-	name, free := j.path(0, suffixNew), j.path(0, suffixFree)
+	// The writer may have taken the one before, and not renamed it yet.
+	j.spares++
+	name, free := j.path(j.spares, suffixNew), j.path(j.spares, suffixFree)
 	f, err := j.fs.Create(name)
 	if err != nil {
 		return err

@@ -295,3 +295,54 @@ func TestStockLastsOnAFullDisk(t *testing.T) {
 }
 
 var errNoSpace = errors.New("no space left on device")
+
+// A spare file that the writer has just taken has its name for a moment still:
+// one that is made in that moment must not take it away.
+func TestStockWhileTheWriterTakesTheSpare(t *testing.T) {
+	d := newDisk(1)
+	var j *journal.Journal
+	fs := &interrupted{disk: d, before: func() {
+		if j != nil {
+			must(t, j.Stock())
+		}
+	}}
+	j, err := journal.Open(journal.Config{Dir: "/j", FS: fs, SegmentSize: 4096})
+	must(t, err)
+	must(t, j.Stock())
+	r := run(j)
+	var want []string
+	for i := range 60 {
+		want = append(want, content(i, d.rng))
+		put(t, j, true, want[i])
+	}
+	must(t, r.end())
+	if fs.times < 3 {
+		t.Fatalf("the writer took a spare %d times", fs.times)
+	}
+	j = mustOpen(t, d)
+	defer j.Close()
+	got := replayAll(t, j)
+	if len(got) != len(want) {
+		t.Fatalf("%d records after a restart, want %d", len(got), len(want))
+	}
+	for i, rec := range got {
+		if string(rec.Payload) != want[i] {
+			t.Fatalf("record %d is %.20q, want %.20q", i, rec.Payload, want[i])
+		}
+	}
+}
+
+// interrupted does something before a spare file becomes a segment.
+type interrupted struct {
+	*disk
+	before func()
+	times  int
+}
+
+func (f *interrupted) Rename(from, to string) error {
+	if strings.HasSuffix(from, ".free") && strings.HasSuffix(to, ".segment") {
+		f.times++
+		f.before()
+	}
+	return f.disk.Rename(from, to)
+}

@@ -30,7 +30,8 @@ import (
 //	size- 64  the head of the segment again
 //
 // <number>.segment is a live segment, <number>.free a recycled one that waits
-// to be used again, <number>.new one in the making. Numbers are 16 hex digits.
+// to be used again, <number>.new one in the making. Numbers are 16 hex digits;
+// files that never were a segment have numbers from firstSpare on.
 const (
 	segmentHead    = 64
 	sealLength     = 64
@@ -40,6 +41,8 @@ const (
 
 	magic         = "trucjrnl"
 	formatVersion = 1
+
+	firstSpare = 1 << 63
 
 	suffixLive = ".segment"
 	suffixFree = ".free"
