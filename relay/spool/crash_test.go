@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,9 +22,12 @@ import (
 // A workload that can be killed at any moment. Every line says what is about to
 // happen ("try") or what was acknowledged ("ack"):
 //
-//	<try|ack> <put|hand|settle> <seed>
+//	<try|ack> <put|copy|take|hold|hand|settle|revive> <seed>
 //
-// An envelope has recipient A in an inbox here and recipient B behind nam.
+// An envelope has recipient A in an inbox here, recipient B behind nam, and some
+// a copy that is kept for C. This relay is the ingress of some, and takes over
+// some of the others; of some a second copy is to be made at trung, some are
+// held. Of those that were settled, some are given up, and revived.
 func workload(s *spool.Spool, first, writers int, say func(string)) {
 	var wg sync.WaitGroup
 	n := &node{Spool: s}
@@ -40,6 +44,17 @@ func workload(s *spool.Spool, first, writers int, say func(string)) {
 					return true
 				}
 				ok := do("put", func() error { _, err := n.put(p); return err })
+				if ok && seed%3 == 0 {
+					ok = do("copy", func() error { return s.Copy(context.Background(), envelope.Copy{ID: p.ID, Relay: "trung"}) })
+				}
+				if ok && seed%4 == 1 {
+					ok = do("take", func() error {
+						return s.TakeOver(context.Background(), envelope.TakeOver{ID: p.ID, Inboxes: []routing.AgencyCode{"C"}})
+					})
+				}
+				if ok && seed%11 == 0 {
+					ok = do("hold", func() error { return s.Hold(context.Background(), envelope.Hold{ID: p.ID, Held: true}) })
+				}
 				if ok && seed%7 != 0 {
 					ok = do("hand", func() error {
 						return s.HandOn(context.Background(), envelope.HandedOn{
@@ -49,10 +64,19 @@ func workload(s *spool.Spool, first, writers int, say func(string)) {
 				}
 				if ok && seed%5 != 0 {
 					ok = do("settle", func() error {
-						_, err := s.Settle(context.Background(), []envelope.Settlement{
-							{ID: p.ID, Agency: "A", Transport: done, Report: report(p, "A")},
-						})
+						f := envelope.Settlement{ID: p.ID, Agency: "A", Transport: done, Report: report(p, "A")}
+						if seed%8 == 2 {
+							f.Transport = fail
+						}
+						_, err := s.Settle(context.Background(), []envelope.Settlement{f})
 						return err
+					})
+				}
+				if ok && seed%5 != 0 && seed%8 == 2 {
+					ok = do("revive", func() error {
+						return s.Revive(context.Background(), envelope.Revive{
+							ID: p.ID, Inboxes: []routing.AgencyCode{"A"}, ExpiresAt: lifetime.Add(time.Hour),
+						})
 					})
 				}
 				if !ok {
@@ -66,7 +90,14 @@ func workload(s *spool.Spool, first, writers int, say func(string)) {
 
 func crashParcel(seed int) *parcel {
 	sizes := [][]int{{500}, {100 << 10}, {400 << 10, 20}, {0}}[seed%4]
-	return newParcel(uint64(seed), sizes...).inbox("A").onward("nam", "B")
+	p := newParcel(uint64(seed), sizes...).inbox("A").onward("nam", "B").until(lifetime)
+	switch seed % 4 {
+	case 1:
+		p.keep("C")
+	case 2:
+		p.fromSender()
+	}
+	return p
 }
 
 // said is what a workload said.
@@ -110,8 +141,22 @@ func (l *said) verify(t *testing.T, n *node) {
 			t.Errorf("envelope %d was acknowledged: %v", seed, err)
 			continue
 		}
-		inbox, queued := len(r.Inboxes) == 1, len(r.Onward) == 1
+		inbox := slices.Contains(r.Inboxes, "A")
+		var queued, copied bool
+		for _, o := range r.Onward {
+			queued, copied = queued || o.Relay == "nam", copied || o.Relay == "trung"
+		}
+		for what, is := range map[string]bool{
+			"copy": copied, "hold": r.Held, "take": r.FromSender && r.Ingress == self && slices.Contains(r.Inboxes, "C"),
+			"revive": r.ExpiresAt.After(lifetime) && inbox,
+		} {
+			over := what == "hold" && l.tried["settle"][seed] && l.tried["hand"][seed] // with the last duty
+			if l.ack[what][seed] && !is && !over || !l.tried[what][seed] && is {
+				t.Errorf("envelope %d: %s %v, tried %v, acknowledged %v", seed, what, is, l.tried[what][seed], l.ack[what][seed])
+			}
+		}
 		switch {
+		case l.tried["revive"][seed]:
 		case l.ack["settle"][seed] && inbox, !l.tried["settle"][seed] && !inbox:
 			t.Errorf("envelope %d: in the inbox %v, settled: tried %v, acknowledged %v",
 				seed, inbox, l.tried["settle"][seed], l.ack["settle"][seed])
@@ -124,7 +169,7 @@ func (l *said) verify(t *testing.T, n *node) {
 				t.Errorf("envelope %d was settled, its report: %v", seed, err)
 			}
 		}
-		if !l.tried["settle"][seed] || !l.tried["hand"][seed] {
+		if !l.tried["settle"][seed] || !l.tried["hand"][seed] || p.FromSender {
 			n.wantContent(p)
 		}
 	}

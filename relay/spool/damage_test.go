@@ -247,6 +247,60 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
+// What must be looked after is in its list, and nothing else is.
+func TestCheckFindsLists(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	sole, away := newParcel(1, 10).fromSender().inbox("A"), newParcel(2, 10).fromSender().inbox("A").onward("nam", "B")
+	origin := newParcel(3, 10).onward("nam", "A")
+	for _, p := range []*parcel{sole, away, origin} {
+		n.mustPut(p)
+	}
+	n.handOn(away, "nam", "nam", "B")
+	n.settle(1, envelope.Settlement{ID: away.ID, Agency: "A", Transport: fail})
+	must(t, n.Hold(t.Context(), envelope.Hold{ID: sole.ID, Held: true}))
+	n.end()
+	check(t, cfg)
+	findings := func() (all []string) {
+		must(t, spool.Check(cfg, func(f spool.Finding) { all = append(all, f.String()) }))
+		return all
+	}
+	// An envelope for each list that does not belong there.
+	strangers := map[string]envelope.ID{
+		"away": sole.ID, "origin": sole.ID, "sole": away.ID, "dead": sole.ID, "held": away.ID, "document": origin.ID,
+	}
+	for _, list := range spool.Lists {
+		before := len(findings())
+		stranger := strangers[list]
+		must(t, spool.Unlist(cfg, list, &stranger))
+		if all := findings(); len(all) != before+1 {
+			t.Errorf("a stranger in the list %s: %q, want one more finding than %d", list, all, before)
+		}
+		must(t, spool.Unlist(cfg, list, &envelope.ID{9}))
+		if all := findings(); list != "document" && len(all) != before+2 {
+			t.Errorf("nobody in the list %s: %q, want two more findings than %d", list, all, before)
+		}
+		must(t, spool.Unlist(cfg, list, nil))
+		all := findings()
+		if want := map[string]int{"document": before + 2}[list]; len(all) != max(want, before+1) {
+			t.Errorf("without the list %s: %q, want one more finding than %d for each that was there", list, all, before)
+		}
+	}
+}
+
+// A journal of an earlier program is refused, in words.
+func TestAnOtherReleaseIsRefused(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	n.mustPut(newParcel(1, 10).inbox("A"))
+	n.end()
+	must(t, spool.Age(cfg))
+	_, err := spool.Open(cfg)
+	if err == nil || !strings.Contains(err.Error(), "belongs to another release") {
+		t.Errorf("open: %v, want that the spool belongs to another release", err)
+	}
+}
+
 // After a failure of the disk nothing is taken, and Run says why.
 func TestAFailureEndsTheSpool(t *testing.T) {
 	d := newDisk(1)

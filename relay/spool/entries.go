@@ -78,3 +78,11 @@ func (s *Spool) places(id envelope.ID, max int) (envelope.Lane, []duty, []inboxP
 	}
 	return st.Lane, st.Duties, inboxed, nil
 }
+
+// Arriving returns how many envelopes are on their way in just now; transfers
+// that wait to be resumed are not.
+func (s *Spool) Arriving() int {
+	s.incomingMu.Lock()
+	defer s.incomingMu.Unlock()
+	return len(s.incoming)
+}

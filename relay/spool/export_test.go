@@ -9,6 +9,7 @@ import (
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
 	"github.com/truclienthong/truc/relay/spool/journal"
+	"github.com/truclienthong/truc/routing"
 )
 
 // Hurried has segments looked at all the time.
@@ -57,6 +58,10 @@ func Break(cfg Config, what string, id envelope.ID) error {
 			st.b.Delete(index.EnvelopeKey(id))
 		case "document":
 			st.b.Delete(index.DocumentKey("H26", "doc-1"))
+		case "usage":
+			st.used = map[routing.AgencyCode]usage{"H26": {Envelopes: 1}}
+		case "waiting":
+			st.waits = map[routing.AgencyCode]int64{"A": 1}
 		case "segment":
 			st.live(h.st.Shares[0].Segment, 8)
 			st.b.Put([]byte{255}, nil)
@@ -65,6 +70,44 @@ func Break(cfg Config, what string, id envelope.ID) error {
 			st.b.Put([]byte{255}, nil)
 		}
 		return nil
+	})
+	return errors.Join(err, s.store.Flush(context.Background()), s.Close())
+}
+
+// Lists names the tables of what is to be looked after.
+var Lists = []string{"away", "origin", "sole", "dead", "held", "document"}
+
+// Unlist empties such a table, or adds an envelope to it that does not belong
+// there.
+func Unlist(cfg Config, list string, stranger *envelope.ID) error {
+	s, err := Open(cfg)
+	if err != nil {
+		return err
+	}
+	err = s.machine.change(&step{}, func(st *step) error {
+		var id envelope.ID
+		if stranger != nil {
+			id = *stranger
+		}
+		l := map[string]struct{ table, key []byte }{
+			"away":     {index.Aways(), index.AwayKey("tay", id)},
+			"origin":   {index.Origins(), index.OriginKey("tay", id)},
+			"sole":     {index.Soles(), index.SoleKey(99, id)},
+			"dead":     {index.Dead(), index.DeadKey(time.Unix(99, 0), id)},
+			"held":     {index.Helds(), index.HeldKey(id)},
+			"document": {index.Documents(), index.DocumentKey("H99", "doc")},
+		}[list]
+		if stranger != nil {
+			st.b.Put(l.key, encodeAlone(&state{}))
+			if list == "document" {
+				st.b.Put(l.key, id[:])
+			}
+			return nil
+		}
+		return st.v.Each(l.table, func(key, _ []byte) error {
+			st.b.Delete(key)
+			return nil
+		})
 	})
 	return errors.Join(err, s.store.Flush(context.Background()), s.Close())
 }
@@ -91,4 +134,23 @@ func (s *Spool) Settlements() (n int, err error) {
 // Bury states that an envelope was released before a sequence.
 func (s *Spool) Bury(id envelope.ID, before uint64) error {
 	return s.fact(context.Background(), true, &released{again: true, Items: []gone{{ID: id, Before: before, Origins: []uint64{1}}}})
+}
+
+// Age appends a record as an earlier program wrote them.
+func Age(cfg Config) error {
+	j, err := journal.Open(journal.Config{Dir: cfg.journalDir(), SegmentSize: cfg.SegmentSize})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- j.Run(ctx) }()
+	e := entryOf(&deferred{})
+	e.Payload[0][0] = recordVersion - 1
+	ticket, err := j.Append(ctx, true, e)
+	if err == nil {
+		_, err = ticket.Wait(ctx)
+	}
+	stop()
+	return errors.Join(err, <-ran, j.Close())
 }

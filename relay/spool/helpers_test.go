@@ -154,7 +154,7 @@ func (p *parcel) fromSender() *parcel {
 // with returns the same envelope with no duties yet.
 func (p *parcel) with() *parcel {
 	q := *p
-	q.Inboxes, q.Onward, q.FromSender = nil, nil, false
+	q.Inboxes, q.Onward, q.Kept, q.FromSender = nil, nil, nil, false
 	return &q
 }
 

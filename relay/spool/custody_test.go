@@ -1,0 +1,504 @@
+package spool_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/spool"
+	"github.com/truclienthong/truc/routing"
+)
+
+func (p *parcel) keep(agencies ...routing.AgencyCode) *parcel {
+	p.Kept = append(p.Kept, agencies...)
+	return p
+}
+
+// must wants a fact to be taken.
+func must(t failer, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reopened ends a spool, proves it, and starts it again, the second time
+// without its index.
+func reopened(t *testing.T, cfg spool.Config, n *node, verify func(n *node)) *node {
+	t.Helper()
+	verify(n)
+	for _, what := range []string{"journal", "index"} {
+		n.end()
+		check(t, cfg)
+		if what == "index" {
+			must(t, os.RemoveAll(filepath.Join(cfg.Dir, "index")))
+			check(t, cfg)
+		}
+		n = start(t, cfg)
+		verify(n)
+	}
+	return n
+}
+
+func (n *node) soles() []envelope.ID {
+	n.t.Helper()
+	list, err := n.Sole(0, 100)
+	must(n.t, err)
+	var ids []envelope.ID
+	for _, e := range list {
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
+func (n *node) placeOf(p *parcel, agency routing.AgencyCode) envelope.Place {
+	n.t.Helper()
+	for _, d := range n.record(p).Deliveries {
+		if d.Agency == agency {
+			return d.Place
+		}
+	}
+	return envelope.Unknown
+}
+
+// A copy is kept as long as its ingress needs it, and is no delivery.
+func TestACopyIsKeptUntilItIsSettled(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	p := newParcel(1, 5000).keep("A", "B")
+	n.mustPut(p)
+	in := n.begin(newParcel(1, 5000).keep("B", "A"))
+	if _, repeat := in.Repeat(); !repeat {
+		t.Error("the same copy again is not a repeat")
+	}
+	in.Close()
+	other := newParcel(2, 10).inbox("A")
+	n.mustPut(other)
+	n.settle(1, envelope.Settlement{ID: other.ID, Agency: "A", Transport: done})
+	eventually(t, "a release", func() bool { return n.record(other).ContentReleased })
+	n = reopened(t, cfg, n, func(n *node) {
+		r := n.record(p)
+		if r.ContentReleased || !slices.Equal(r.Kept, []routing.AgencyCode{"A", "B"}) || len(r.Inboxes)+len(r.Onward) > 0 {
+			t.Errorf("record %+v, want that the copy is kept for A and B, and nothing else", r)
+		}
+		n.wantContent(p)
+		if origins, err := n.Origins(); err != nil || !slices.Equal(origins, []routing.RelayID{"nam"}) {
+			t.Errorf("origins %v, %v, want nam", origins, err)
+		}
+		if ids, err := n.Origin("nam", envelope.ID{}, 10); err != nil || !slices.Equal(ids, []envelope.ID{p.ID}) {
+			t.Errorf("of nam %v, %v, want the copy", ids, err)
+		}
+	})
+	// The home of B moves here: what was kept is delivered.
+	n.mustPut(newParcel(1, 5000).inbox("B"))
+	n.mustPut(newParcel(1, 5000).keep("B"))
+	if got := n.inboxOf("B"); len(got) != 1 || n.placeOf(p, "B") != envelope.InInbox {
+		t.Errorf("inbox of B holds %v, B is at %d, want the envelope in the inbox", got, n.placeOf(p, "B"))
+	}
+	n.settle(2, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done}, envelope.Settlement{ID: p.ID, Agency: "B", Transport: done})
+	eventually(t, "the release of the copy", func() bool { return n.record(p).ContentReleased })
+	if origins, err := n.Origins(); err != nil || len(origins) > 0 {
+		t.Errorf("origins %v, %v, want none", origins, err)
+	}
+	n.end()
+	check(t, cfg)
+}
+
+// closed wants a channel to be closed soon.
+func closed(t *testing.T, what string, ch <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-ch:
+	case <-time.After(10 * time.Second):
+		t.Errorf("nobody told those who wait for %s", what)
+	}
+}
+
+func TestASecondCopyIsMade(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	alone := n.SoleChanged()
+	p := newParcel(1, 5000).fromSender().inbox("A").onward("nam")
+	n.mustPut(p)
+	closed(t, "what is nowhere else", alone)
+	in := n.begin(newParcel(1, 5000).fromSender().inbox("A").onward("nam"))
+	if _, repeat := in.Repeat(); !repeat {
+		t.Error("a repeat of the submission is not one")
+	}
+	in.Close()
+	must(t, n.Copy(t.Context(), envelope.Copy{ID: p.ID, Relay: "trung", Instead: []routing.RelayID{"nam"}}))
+	must(t, n.Copy(t.Context(), envelope.Copy{ID: p.ID, Relay: "trung"}))
+	must(t, n.Copy(t.Context(), envelope.Copy{ID: envelope.ID{9}, Relay: "trung"}))
+	n = reopened(t, cfg, n, func(n *node) {
+		if got := n.queueOf("nam"); len(got) != 0 {
+			t.Errorf("queue of nam: %+v, want none", got)
+		}
+		if got := n.queueOf("trung"); len(got) != 1 || len(got[0].Onward.Agencies) != 0 {
+			t.Errorf("queue of trung: %+v, want the copy", got)
+		}
+		if got := n.soles(); len(got) != 1 {
+			t.Errorf("nowhere else: %v, want the envelope", got)
+		}
+	})
+	copied := n.CopiesChanged(p.ID)
+	n.handOn(p, "trung", "trung")
+	closed(t, "a copy", copied)
+	n = reopened(t, cfg, n, func(n *node) {
+		if r := n.record(p); r.Copies != 2 || !slices.Equal(r.Holders, []routing.RelayID{"trung"}) || len(r.Onward) > 0 {
+			t.Errorf("%d copies at %v, %v to be done, want one at trung", r.Copies, r.Holders, r.Onward)
+		}
+		if got := n.soles(); len(got) != 0 {
+			t.Errorf("nowhere else: %v, want none", got)
+		}
+		if ids, err := n.Away("trung", envelope.ID{}, 10); err != nil || !slices.Equal(ids, []envelope.ID{p.ID}) {
+			t.Errorf("with trung: %v, %v, want the envelope", ids, err)
+		}
+	})
+	// A relay that has it needs no copy.
+	must(t, n.Copy(t.Context(), envelope.Copy{ID: p.ID, Relay: "trung"}))
+	if got := n.queueOf("trung"); len(got) != 0 {
+		t.Errorf("queue of trung: %+v, want none", got)
+	}
+	// One that lost it does not count, whatever else.
+	alone = n.SoleChanged()
+	must(t, n.Forget(t.Context(), p.ID, "trung"))
+	must(t, n.Forget(t.Context(), p.ID, "trung"))
+	closed(t, "what is nowhere else", alone)
+	if got := n.soles(); len(got) != 1 {
+		t.Errorf("nowhere else: %v, want the envelope again", got)
+	}
+	if holders, err := n.Holders(); err != nil || len(holders) != 0 {
+		t.Errorf("holders: %v, %v, want none", holders, err)
+	}
+	// Given up, nobody has it. Nobody needs it once all is done.
+	must(t, n.Copy(t.Context(), envelope.Copy{ID: p.ID, Relay: "nam"}))
+	n.handOn(p, "nam", self)
+	if r := n.record(p); r.Copies != 1 || len(r.Onward) != 0 {
+		t.Errorf("%d copies, %v to be done, want 1, none", r.Copies, r.Onward)
+	}
+	must(t, n.Copy(t.Context(), envelope.Copy{ID: p.ID, Relay: "nam"}))
+	n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
+	if got := n.queueOf("nam"); len(got) != 0 {
+		t.Errorf("queue of nam: %+v, want none when all is done", got)
+	}
+	eventually(t, "the release", func() bool { return n.record(p).ContentReleased })
+	var actions []exchangev1.TraceAction
+	events, err := n.Events(p.ID)
+	must(t, err)
+	for _, e := range events {
+		actions = append(actions, e.Action)
+	}
+	if !slices.Contains(actions, exchangev1.TraceAction_TRACE_ACTION_COPIED) || slices.Contains(actions, exchangev1.TraceAction_TRACE_ACTION_HANDED_ON) {
+		t.Errorf("trace %v, want that it was copied, not that it was handed on", actions)
+	}
+	n.end()
+	check(t, cfg)
+}
+
+// A list shows what comes to be alone later behind what was before.
+func TestSoleHasPages(t *testing.T) {
+	n := start(t, config(t))
+	var all []*parcel
+	for i := range uint64(5) {
+		p := newParcel(i, int(i)).fromSender().onward("nam", "A")
+		n.mustPut(p)
+		all = append(all, p)
+	}
+	n.handOn(all[0], "nam", "nam", "A")
+	must(t, n.Forget(t.Context(), all[0].ID, "nam"))
+	n.handOn(all[2], "nam", "nam", "A")
+	var got []envelope.ID
+	for after := uint64(0); ; {
+		page, err := n.Sole(after, 2)
+		must(t, err)
+		for _, e := range page {
+			if r, err := n.Record(e.ID); err != nil || !e.Since.Equal(r.CommittedAt) || e.Size != r.Size() {
+				t.Errorf("entry %+v, want that of %+v", e, r)
+			}
+			got, after = append(got, e.ID), e.Sequence
+		}
+		if len(page) < 2 {
+			break
+		}
+	}
+	if want := []envelope.ID{all[1].ID, all[3].ID, all[4].ID, all[0].ID}; !slices.Equal(got, want) {
+		t.Errorf("nowhere else: %v, want %v", got, want)
+	}
+	ids, err := n.Away("nam", all[2].ID, 10)
+	if err != nil || len(ids) != 0 {
+		t.Errorf("with nam behind the one: %v, %v, want none", ids, err)
+	}
+}
+
+// The ingress is lost: this relay remembers in its place.
+func TestTakeOver(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	p := newParcel(1, 5000).inbox("A").onward("trung", "B", "C").keep("D", "E", "F")
+	n.mustPut(p)
+	n.handOn(p, "trung", "trung", "C")
+	n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
+	takeOver := envelope.TakeOver{
+		ID: p.ID, Inboxes: []routing.AgencyCode{"D", "A", "Z"}, Onward: []envelope.Onward{{Relay: "tay", Agencies: []routing.AgencyCode{"E", "C"}}},
+	}
+	must(t, n.TakeOver(t.Context(), takeOver))
+	must(t, n.TakeOver(t.Context(), takeOver))
+	n = reopened(t, cfg, n, func(n *node) {
+		r := n.record(p)
+		if !r.FromSender || r.Ingress != self || r.Copies != 2 || !slices.Equal(r.Kept, []routing.AgencyCode{"F"}) {
+			t.Errorf("record %+v, want that this relay is the ingress, and keeps it for F", r)
+		}
+		if got := n.inboxOf("D"); len(got) != 1 || len(n.inboxOf("A")) != 0 {
+			t.Errorf("inbox of D holds %v, of A %v, want the envelope, none", got, n.inboxOf("A"))
+		}
+		if got := n.queueOf("tay"); len(got) != 1 || !slices.Equal(got[0].Onward.Agencies, []routing.AgencyCode{"E"}) {
+			t.Errorf("queue of tay: %+v, want E", got)
+		}
+		if got := n.Stats(); got.Accepted != 6 || got.Delivered != 1 || got.Pending() != 5 {
+			t.Errorf("counters %+v, want 1 of 6 delivered", got.Counters)
+		}
+		if id, found, err := n.ByDocument(p.Sender, p.DocumentID); id != p.ID || !found || err != nil {
+			t.Errorf("the document is %v, %v, %v, want the envelope", id, found, err)
+		}
+		if ids, err := n.Away("trung", envelope.ID{}, 10); err != nil || len(ids) != 1 {
+			t.Errorf("with trung: %v, %v, want the envelope", ids, err)
+		}
+		if origins, err := n.Origins(); err != nil || len(origins) != 0 {
+			t.Errorf("origins %v, %v, want none", origins, err)
+		}
+		events, err := n.Events(p.ID)
+		if err != nil || len(events) == 0 || events[0].Action != exchangev1.TraceAction_TRACE_ACTION_TAKEN {
+			t.Errorf("trace %+v, %v, want that it was taken first", events, err)
+		}
+	})
+	// The sender comes here now: everything is known.
+	n.mustPut(newParcel(1, 5000).fromSender().inbox("A", "B", "C", "D").onward("tay", "E"))
+	if got := n.Stats(); got.Accepted != 6 || len(n.inboxOf("B")) != 0 {
+		t.Errorf("after a repeat: %+v, want no more", got.Counters)
+	}
+	var rest []envelope.Settlement
+	for _, a := range []routing.AgencyCode{"B", "C", "D", "E", "F"} {
+		rest = append(rest, envelope.Settlement{ID: p.ID, Agency: a, Transport: done})
+	}
+	n.settle(5, rest...)
+	if holders, err := n.Holders(); err != nil || len(holders) != 0 {
+		t.Errorf("holders %v, %v, want none when all is done", holders, err)
+	}
+	n.end()
+	check(t, cfg)
+}
+
+// What is nowhere else after a take-over is looked after.
+func TestTakeOverLeavesOneCopy(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	first := newParcel(1, 10).fromSender().inbox("A")
+	p := newParcel(2, 10).keep("A")
+	p.DocumentID = first.DocumentID
+	n.mustPut(p)
+	n.mustPut(first)
+	alone := n.SoleChanged()
+	must(t, n.TakeOver(t.Context(), envelope.TakeOver{ID: p.ID}))
+	closed(t, "what is nowhere else", alone)
+	if got, want := n.soles(), []envelope.ID{first.ID, p.ID}; !slices.Equal(got, want) {
+		t.Errorf("nowhere else: %v, want %v", got, want)
+	}
+	if id, _, err := n.ByDocument(p.Sender, p.DocumentID); id != first.ID || err != nil {
+		t.Errorf("the document is %v, %v, want the envelope that had its id first", id, err)
+	}
+	n.end()
+	check(t, cfg)
+}
+
+func TestHoldIsSeenAndKept(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	p, other := newParcel(1, 10).fromSender().inbox("A").onward("nam", "B"), newParcel(2, 10).inbox("A")
+	n.mustPut(p)
+	n.mustPut(other)
+	must(t, n.Hold(t.Context(), envelope.Hold{ID: p.ID, Held: true, Note: "is it his"}))
+	must(t, n.Hold(t.Context(), envelope.Hold{ID: p.ID, Held: true}))
+	must(t, n.Hold(t.Context(), envelope.Hold{ID: envelope.ID{9}, Held: true}))
+	held := func(n *node, want bool) {
+		t.Helper()
+		inbox, err := n.Inbox("A", envelope.Position{}, 10)
+		must(t, err)
+		queue := n.queueOf("nam")
+		if len(inbox) != 2 || len(queue) != 1 || inbox[0].Held != want || inbox[1].Held || queue[0].Held != want || n.record(p).Held != want {
+			t.Errorf("inbox %+v, queue %+v, record held %v, want held %v", inbox, queue, n.record(p).Held, want)
+		}
+	}
+	n = reopened(t, cfg, n, func(n *node) { held(n, true) })
+	inbox, queue := n.InboxChanged("A"), n.QueueChanged("nam")
+	must(t, n.Hold(t.Context(), envelope.Hold{ID: p.ID}))
+	closed(t, "the inbox", inbox)
+	closed(t, "the queue", queue)
+	held(n, false)
+	var actions []exchangev1.TraceAction
+	events, err := n.Events(p.ID)
+	must(t, err)
+	for _, e := range events {
+		actions = append(actions, e.Action)
+	}
+	if !slices.Contains(actions, exchangev1.TraceAction_TRACE_ACTION_HELD) || !slices.Contains(actions, exchangev1.TraceAction_TRACE_ACTION_RELEASED) {
+		t.Errorf("trace %v, want that it was held and released", actions)
+	}
+	// There is nothing to hold where nothing is left to do.
+	must(t, n.Hold(t.Context(), envelope.Hold{ID: other.ID, Held: true}))
+	n.settle(1, envelope.Settlement{ID: other.ID, Agency: "A", Transport: done})
+	if got := n.Stats().Held; got != 0 || n.record(other).Held {
+		t.Errorf("%d are held, want none", got)
+	}
+	n.end()
+	check(t, cfg)
+}
+
+func TestElsewhere(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	p := newParcel(1, 10).fromSender().inbox("L").onward("nam", "A", "B", "C").onward("trung")
+	n.mustPut(p)
+	n.handOn(p, "nam", "nam", "A", "B")
+	must(t, n.Reroute(t.Context(), envelope.Reroute{
+		ID: p.ID, From: "nam", Agencies: []routing.AgencyCode{"A", "C", "L"},
+		Elsewhere: []envelope.Onward{{Relay: "trung", Agencies: []routing.AgencyCode{"A", "C", "L"}}, {Relay: self, Agencies: []routing.AgencyCode{"B"}}},
+	}))
+	must(t, n.Forget(t.Context(), p.ID, "nam"))
+	n = reopened(t, cfg, n, func(n *node) {
+		r := n.record(p)
+		for _, d := range r.Deliveries {
+			want := map[routing.AgencyCode]envelope.Delivery{
+				"A": {Place: envelope.Elsewhere, Home: "trung"}, "B": {Place: envelope.Elsewhere, Home: "nam"},
+				"C": {Place: envelope.Elsewhere, Home: "trung"}, "L": {Place: envelope.InInbox, Home: self},
+			}[d.Agency]
+			if d.Place != want.Place || d.Home != want.Home || d.Transport != processing {
+				t.Errorf("%s: %+v, want %+v", d.Agency, d, want)
+			}
+		}
+		if !slices.Equal(r.Holders, []routing.RelayID{"trung"}) || len(n.queueOf("nam")) != 0 {
+			t.Errorf("holders %v, queue of nam %+v, want trung, none", r.Holders, n.queueOf("nam"))
+		}
+		if got := n.queueOf("trung"); len(got) != 0 {
+			t.Errorf("queue of trung: %+v, want none: it has the envelope", got)
+		}
+	})
+	// nam has it after all.
+	must(t, n.Reroute(t.Context(), envelope.Reroute{
+		ID: p.ID, From: "nam", Agencies: []routing.AgencyCode{"B"}, Elsewhere: []envelope.Onward{{Relay: "nam", Agencies: []routing.AgencyCode{"B"}}},
+	}))
+	if r := n.record(p); r.Copies != 3 {
+		t.Errorf("holders %v, want nam again", r.Holders)
+	}
+	n.end()
+	check(t, cfg)
+}
+
+func TestUsageAndWaiting(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	want := func(envelopes, bytes, waiting int64) func(*node) {
+		return func(n *node) {
+			t.Helper()
+			if got, size, err := n.Usage("H26"); got != envelopes || size != bytes || err != nil {
+				t.Errorf("usage %d, %d bytes, %v, want %d, %d", got, size, err, envelopes, bytes)
+			}
+			if got, err := n.Waiting("A"); got != waiting || err != nil {
+				t.Errorf("%d wait, %v, want %d", got, err, waiting)
+			}
+		}
+	}
+	for i := range uint64(5) {
+		n.mustPut(newParcel(i, 100).fromSender().inbox("A").onward("nam", "B"))
+	}
+	n.mustPut(newParcel(9, 1000).inbox("A"))
+	n = reopened(t, cfg, n, want(5, 500, 6))
+	for i := range uint64(3) {
+		id := newParcel(i, 100).ID
+		n.settle(1, envelope.Settlement{ID: id, Agency: "A", Transport: done})
+		if i > 0 {
+			n.settle(1, envelope.Settlement{ID: id, Agency: "B", Transport: fail})
+		}
+	}
+	n = reopened(t, cfg, n, want(3, 300, 3))
+	n.end()
+	for name, broken := range map[string]string{"usage": "usage of H26", "waiting": "inbox of A counts"} {
+		must(t, spool.Break(cfg, name, newParcel(0, 100).ID))
+		var all []string
+		must(t, spool.Check(cfg, func(f spool.Finding) { all = append(all, f.String()) }))
+		if len(all) == 0 || !slices.ContainsFunc(all, func(s string) bool { return len(s) > len(broken) && s[:len(broken)] == broken }) {
+			t.Errorf("check finds %q, want something with %q", all, broken)
+		}
+	}
+}
+
+// A tally is recounted while envelopes come and go.
+func TestRecount(t *testing.T) {
+	cfg, now := config(t), newClock()
+	cfg.Clock = now.Now
+	n := start(t, cfg)
+	for i := range uint64(20) {
+		p := newParcel(i, 10).fromSender().inbox("A").onward("nam", "B")
+		n.mustPut(p)
+		if i%2 == 0 {
+			n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
+		}
+	}
+	now.Advance(time.Hour)
+	since := now.Now()
+	late := newParcel(50, 10).fromSender().inbox("A")
+	n.mustPut(late)
+	stop := make(chan struct{})
+	busy := make(chan struct{})
+	go func() {
+		defer close(busy)
+		for i := uint64(100); ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			p := newParcel(i, 10).fromSender().inbox("A")
+			p.Sender = "H27"
+			n.mustPut(p)
+			n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
+		}
+	}()
+	for range 20 {
+		got, err := n.Recount(t.Context(), time.Time{}, nil)
+		if err != nil || got.Counted != got.Kept || got.Kept.Accepted < 41 || len(got.Findings) > 0 {
+			t.Fatalf("recount %+v, %v, want that it agrees", got, err)
+		}
+	}
+	close(stop)
+	<-busy
+	places := make(map[string]int)
+	got, err := n.Recount(t.Context(), time.Time{}, func(p spool.Pending) error {
+		places[fmt.Sprint(p.Agency, p.Place, p.Home)]++
+		return nil
+	})
+	if err != nil || got.Kept != n.Stats().Tally || places["A1bac"] != 11 || places["B2nam"] != 20 || len(places) != 2 {
+		t.Errorf("recount %+v, %v, pending %v, want 11 for A in the inbox and 20 for B in the queue of nam", got, err, places)
+	}
+	if got, err := n.Recount(t.Context(), since, nil); err != nil || got.Counted.Accepted-got.Counted.Delivered != 1 {
+		t.Errorf("recount since the last hour: %+v, %v, want one pending", got, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := n.Recount(ctx, since, nil); err == nil {
+		t.Error("a recount that nobody waits for ends in good order")
+	}
+	n.end()
+	must(t, spool.Break(cfg, "inbox entry", late.ID))
+	n = start(t, cfg)
+	if got, err := n.Recount(t.Context(), time.Time{}, nil); err != nil || !slices.ContainsFunc(got.Findings, func(f spool.Finding) bool {
+		return f.ID == late.ID && f.Agency == "A"
+	}) {
+		t.Errorf("recount %+v, %v, want that the entry of A is found to be missing", got, err)
+	}
+}
