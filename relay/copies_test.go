@@ -45,7 +45,7 @@ func (m *mesh) linked(ctx context.Context, id string) {
 func TestReceiptMeansTwoCopies(t *testing.T) {
 	m := newMesh(t)
 	for _, id := range []string{"bac", "trung", "nam"} {
-		m.start(id, func(c *relay.Config) { c.CopyWait = 3 * time.Second })
+		m.start(id, func(c *relay.Config) { c.CopyWait, c.Forward.ProbeInterval = 3*time.Second, 200*time.Millisecond })
 	}
 	m.serving("bac", "trung", "nam")
 	for code, home := range map[string]string{"G22": "bac", "H26": "bac", "H29": "nam"} {
@@ -107,6 +107,50 @@ func TestReceiptMeansTwoCopies(t *testing.T) {
 	receipt, took := send("nobody there", "H26")
 	if receipt.GetCopies() != 1 || took > 5*time.Second {
 		t.Errorf("alone: receipt of %d copies after %s, want 1 after 3s at most", receipt.GetCopies(), took)
+	}
+	m.start("trung", nil)
+	until(t, ctx, "the second copy, once there is where", func() (bool, string) {
+		n := copies("nobody there")
+		return n >= 2, fmt.Sprint(n)
+	})
+}
+
+// A relay that stops answers the submits that wait for a second copy: what they
+// handed over is accepted.
+func TestStopAnswersWhoWaitsForTheCopy(t *testing.T) {
+	m := newMesh(t)
+	d := new(disk)
+	n := m.start("bac", func(c *relay.Config) { c.CopyWait = time.Minute })
+	m.start("nam", func(c *relay.Config) { c.Spool.FS = d })
+	m.serving("bac", "nam")
+	m.putAgency("G22", "bac")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	m.linked(ctx, "bac")
+	client := m.agency("bac", "G22")
+	d.stuck.Lock()
+	defer d.stuck.Unlock()
+	type answer struct {
+		accepted *exchangev1.SubmitAccepted
+		err      error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		accepted, err := submit(ctx, client, documentOf("1", "G22"), "1")
+		answered <- answer{accepted, err}
+	}()
+	until(t, ctx, "acceptance", func() (bool, string) {
+		_, err := client.Track(ctx, &exchangev1.TrackRequest{Envelope: &exchangev1.TrackRequest_DocumentId{DocumentId: "1"}})
+		return err == nil, fmt.Sprint(err)
+	})
+	began := time.Now()
+	stopped := make(chan error, 1)
+	go func() { stopped <- n.stop() }()
+	if a := <-answered; a.err != nil || a.accepted.GetReceipt().GetCopies() != 1 {
+		t.Errorf("got %v, %v, want the receipt of one copy", a.accepted, a.err)
+	}
+	if err := <-stopped; err != nil || time.Since(began) > 8*time.Second {
+		t.Errorf("stop: %v after %s", err, time.Since(began))
 	}
 }
 

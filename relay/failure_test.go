@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ type disk struct {
 	broken atomic.Bool
 	used   atomic.Uint64 // bytes of diskSize
 	looks  atomic.Uint64 // at what is free
+	stuck  sync.RWMutex  // held, it has syncs wait
 }
 
 const diskSize = 1 << 40
@@ -89,6 +91,8 @@ func (f *diskFile) WriteAt(parts [][]byte, off int64) error {
 }
 
 func (f *diskFile) Sync() error {
+	f.disk.stuck.RLock()
+	defer f.disk.stuck.RUnlock()
 	if f.disk.broken.Load() {
 		return errDisk
 	}

@@ -35,15 +35,6 @@ type levels struct {
 	queues map[routing.RelayID]int64
 }
 
-// space returns the bytes free on the disk of the spool, and those that new
-// envelopes must leave.
-func (r *Relay) space() (free, reserve uint64) {
-	l := &r.levels
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.free, l.reserve
-}
-
 // diskLow says what is wrong with the disk; empty: nothing is.
 func (l *levels) diskLow() string {
 	l.mu.Lock()

@@ -176,3 +176,42 @@ func TestReserveCutsATransfer(t *testing.T) {
 		t.Errorf("commit: got %v, %v", answer, err)
 	}
 }
+
+// An inbox that is full takes nothing from other relays either, which try again;
+// what it has taken is answered as such.
+func TestFullInboxAndOtherRelays(t *testing.T) {
+	m := newMesh(t)
+	m.start("bac", func(c *relay.Config) { c.Ingress.Inbox = 1 })
+	m.start("nam", nil)
+	m.serving("bac", "nam")
+	m.putAgency("H26", "bac")
+	m.putAgency("H29", "nam")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	accepted := timestamppb.Now()
+	offer := func(name string) *relayv1.PassResponse {
+		t.Helper()
+		h := document("H29", name, "x", "H26")
+		id, canonical, err := envelope.HeaderID(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.offerAs(ctx, "nam", "bac", &relayv1.Offer{EnvelopeId: id[:], Header: canonical, IngressRelayId: "nam", AcceptedAt: accepted,
+			DestinationRelayId: "bac", AgencyCodes: []string{"H26"}, Purpose: relayv1.Purpose_PURPOSE_DELIVER, Content: [][]byte{[]byte("x")}})
+	}
+	if answer := offer("1"); answer.GetAccepted() == nil {
+		t.Fatalf("first: got %v", answer)
+	}
+	if answer := offer("2"); answer.GetRefused().GetReason() != exchangev1.ErrorReason_ERROR_REASON_RATE_LIMITED || !answer.GetRefused().GetTemporary() {
+		t.Errorf("second: got %v, want RATE_LIMITED, temporary", answer)
+	}
+	if answer := offer("1"); !answer.GetAccepted().GetRepeat() {
+		t.Errorf("first again: got %v, want a repeat", answer)
+	}
+	if _, _, err := receiveOne(ctx, m.agency("bac", "H26")); err != nil {
+		t.Fatal(err)
+	}
+	if answer := offer("2"); answer.GetAccepted() == nil {
+		t.Errorf("second, once the inbox is empty: got %v", answer)
+	}
+}

@@ -98,7 +98,7 @@ func (s *Service) awaitCopy(ctx context.Context, sub *submission, receipt *excha
 // hasNeighbours reports whether another relay could take a copy from here.
 func (s *Service) hasNeighbours() bool {
 	if own, ok := s.config.Directory.View().Relay(s.config.Self); ok && isGone(own) {
-		return false // peers do not hear it
+		return false // others look after what it has
 	}
 	return s.anyOther(func(routing.RelayID) bool { return true })
 }

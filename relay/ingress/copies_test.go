@@ -222,6 +222,19 @@ func TestAloneInTheMesh(t *testing.T) {
 	})
 }
 
+// A relay that was given up as lost has nobody who takes copies from it.
+func TestLostRelayWaitsForNoCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMeshWithoutNetwork(t, func(c *ingress.Config) { c.Usable, c.CopyWait = usable{"nam": 1}.ask, 0 })
+		document := small("1", "H26")
+		m.begin(t.Context(), document...).answer(t)
+		m.change(&directoryv1.Command{Change: &directoryv1.Command_RetireRelay{RetireRelay: &directoryv1.RetireRelay{RelayId: "bac", Lost: true}}})
+		if repeat, took := m.begin(t.Context(), document...).answer(t); took != 0 || !repeat.GetRepeat() {
+			t.Errorf("after %s: %v, want the receipt at once", took, repeat)
+		}
+	})
+}
+
 // A repeat waits as the first time did, while the envelope matters.
 func TestRepeatWaitsForTheSecondCopyToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -102,8 +102,8 @@ func (s *Service) confirmAtHome(ctx context.Context, home routing.RelayID, req *
 	return answer.GetResponse(), nil
 }
 
-// home is the connection to a home relay; a relay that was taken out of the mesh
-// has none, because its peers do not hear it.
+// home is the connection to a home relay. A relay that was taken out of the mesh
+// has none: others let it hand over what it has, and pass nothing on for it.
 func (s *Service) home(relay routing.RelayID) (relayv1.PeerServiceClient, error) {
 	if own, ok := s.config.Directory.View().Relay(s.config.Self); ok && isGone(own) {
 		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING,
