@@ -47,9 +47,8 @@ type Outbox struct {
 	claims claims
 	// left has an element when a document stayed behind since Run looked.
 	left chan struct{}
-	// making excludes goroutines of this process where the system has no lock
-	// on folders.
-	making sync.Mutex
+	// moving is held with the lock of the folder: see alone.
+	moving sync.Mutex
 }
 
 // OutboxConfig shapes an outbox.
@@ -107,7 +106,7 @@ func OpenOutbox(config OutboxConfig) (*Outbox, error) {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	if err := o.sweep(); err != nil {
-		return nil, fmt.Errorf("outbox %s: %w", config.Dir, err)
+		return nil, err
 	}
 	return o, nil
 }

@@ -257,6 +257,11 @@ func (o *Outbox) moveAside(e *entry, to string) error {
 	if err := d.SyncDir(e.path); err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
+	leave, err := o.alone()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	name := e.kept.EnvelopeID
 	if _, err := envelope.ParseID(name); err != nil {
 		name = e.key
