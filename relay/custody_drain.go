@@ -40,6 +40,9 @@ type drained struct {
 	Expired   int64  `json:"expired"`
 	Refused   int64  `json:"refused"`
 	Recalled  int64  `json:"recalled"`
+	// DeadLetters are envelopes with deliveries that were given up, whose content
+	// leaves with the relay.
+	DeadLetters int64 `json:"dead_letters"`
 }
 
 // vietnam is the zone of all times that people read.
@@ -79,17 +82,25 @@ func (c *custodyService) Drain(req *adminv1.DrainRequest, stream grpc.ServerStre
 	}
 }
 
-// progress says what is left. Whatever other relays have: while something waits
-// in a queue or an inbox here, this relay is not done.
+// progress says what is left, and states it where nothing is. That is looked at
+// twice, a while apart: an envelope that was let in just before the relay began
+// to drain may not have been seen the first time.
 func (c *custodyService) progress(ctx context.Context) (*adminv1.DrainResponse, error) {
-	remaining, err := c.remainder.Remaining(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("find out what is left: %w", err)
-	}
-	stats := c.spool.Stats()
-	remaining = max(remaining, uint64(max(stats.Queued+stats.Inboxed, 0)))
-	if remaining > 0 {
-		return &adminv1.DrainResponse{Remaining: remaining}, nil
+	for look := 0; look < 2; look++ {
+		if look > 0 {
+			select {
+			case <-time.After(drainEvery):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		remaining, err := c.remaining(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("find out what is left: %w", err)
+		}
+		if remaining > 0 {
+			return &adminv1.DrainResponse{Remaining: remaining}, nil
+		}
 	}
 	statement, err := json.Marshal(c.drained())
 	if err != nil {
@@ -103,6 +114,21 @@ func (c *custodyService) progress(ctx context.Context) (*adminv1.DrainResponse, 
 	return &adminv1.DrainResponse{Done: true, Statement: signed}, nil
 }
 
+// remaining counts what is left. Whatever other relays have: while something is
+// on its way in, or waits in a queue or an inbox here, this relay is not done.
+func (c *custodyService) remaining(ctx context.Context) (uint64, error) {
+	here := func() uint64 {
+		stats := c.spool.Stats()
+		return uint64(max(stats.Queued+stats.Inboxed, 0)) + uint64(c.spool.Arriving())
+	}
+	if n := here(); n > 0 {
+		return n, nil
+	}
+	remaining, err := c.remainder.Remaining(ctx)
+	// Again, for it may have taken a while.
+	return max(remaining, here()), err
+}
+
 func (c *custodyService) drained() drained {
 	config, stats := &c.relay.config, c.spool.Stats()
 	return drained{
@@ -110,6 +136,6 @@ func (c *custodyService) drained() drained {
 		DirectoryVersion: config.Directory.View().Version(),
 		At:               config.Clock().In(vietnam).Format("2006-01-02T15:04:05.000Z07:00"),
 		Accepted:         stats.Accepted, Delivered: stats.Delivered, Pending: stats.Pending(),
-		Expired: stats.Expired, Refused: stats.Refused, Recalled: stats.Recalled,
+		Expired: stats.Expired, Refused: stats.Refused, Recalled: stats.Recalled, DeadLetters: stats.DeadLetters,
 	}
 }

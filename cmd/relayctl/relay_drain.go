@@ -43,6 +43,7 @@ type drainStatement struct {
 	Expired          int64  `json:"expired"`
 	Refused          int64  `json:"refused"`
 	Recalled         int64  `json:"recalled"`
+	DeadLetters      int64  `json:"dead_letters"`
 }
 
 const drainHelp = `Have a relay hand over what it has: its agencies move to their standbys, it takes
@@ -60,8 +61,9 @@ it again, and "relayctl relay activate ID" makes it active again. A relay that
 cannot be reached keeps a drain from ending while something waits for it.
 
 Fields with -o json, one line at the end: statement ("drained"), relay, region,
-directory_version, at, remaining (0), and of the deliveries accepted at it: accepted,
-delivered, pending (on their way, now with others), expired, refused, recalled.`
+directory_version, at, remaining (0); of the deliveries accepted at it: accepted,
+delivered, pending (on their way, now with others), expired, refused, recalled; and
+dead_letters (envelopes given up, whose content leaves with the relay).`
 
 func newRelayDrain(options *cli.Options) *cobra.Command {
 	var file string
@@ -220,6 +222,9 @@ func (d *drainWatch) explain(ctx context.Context) {
 			waits = append(waits, fmt.Sprintf("%d for relay %s", n, id))
 		}
 	}
+	if held, err := d.held(ctx); err == nil && held > 0 {
+		waits = append(waits, fmt.Sprintf("%d of all held by an operator", held))
+	}
 	if inboxes > 0 {
 		waits = append(waits, fmt.Sprintf("%d in inboxes", inboxes))
 	}
@@ -234,6 +239,13 @@ func (d *drainWatch) explain(ctx context.Context) {
 	d.say("  waits: %s", strings.Join(waits, "; "))
 }
 
+// held counts the entries that an operator holds there.
+func (d *drainWatch) held(ctx context.Context) (n int, err error) {
+	err = eachWaiting(ctx, operator.Member{ID: d.relay, Conn: d.there}, &adminv1.ListQueueRequest{Held: true},
+		func(waitingRow) error { n++; return nil })
+	return n, err
+}
+
 // filed verifies a statement, prints it and writes it to a file.
 func filed(cmd *cobra.Command, out *cli.Output, c *operator.Conn, id string, signed []byte, file string) error {
 	statement, err := statementOf(c, id, signed)
@@ -245,6 +257,10 @@ func filed(cmd *cobra.Command, out *cli.Output, c *operator.Conn, id string, sig
 			return fmt.Errorf("relay %s has handed everything over, and its statement was not written: %w", id, err)
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "signed statement written to %s\n", file)
+	}
+	if statement.DeadLetters > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: %[1]d dead letters leave with it; `relayctl queue list --expired --relay %[2]s` lists them, and \"relayctl queue retry\" sends them again\n",
+			statement.DeadLetters, id)
 	}
 	return out.Print(statement, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "relay %s (%s) has handed everything over at %s, directory version %d; signed by it\n"+
