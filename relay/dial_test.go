@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"context"
 	"net"
 	"testing"
 
@@ -28,10 +29,12 @@ func TestDialMapsAdvertisedAddresses(t *testing.T) {
 	m.putAgency("G22", "bac")
 	m.putAgency("H26", "nam")
 
-	if _, err := submit(t.Context(), m.agency("bac", "G22"), document("G22", "1", "nội dung", "H26"), "nội dung"); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := submit(ctx, m.agency("bac", "G22"), document("G22", "1", "nội dung", "H26"), "nội dung"); err != nil {
 		t.Fatal(err)
 	}
-	if _, content, err := receiveOne(t.Context(), m.agency("nam", "H26")); err != nil || content != "nội dung" {
+	if _, content, err := receiveOne(ctx, m.agency("nam", "H26")); err != nil || content != "nội dung" {
 		t.Fatalf("received %q, %v; want the document", content, err)
 	}
 }
