@@ -93,7 +93,10 @@ func (s *Spool) Hold(ctx context.Context, f envelope.Hold) error {
 func (s *Spool) Reroute(ctx context.Context, f envelope.Reroute) error {
 	f.At = s.instant(f.At)
 	f.Elsewhere = slices.DeleteFunc(slices.Clone(f.Elsewhere), func(o envelope.Onward) bool { return o.Relay == s.cfg.Self })
-	err := s.decided(ctx, f.ID, len(f.Inboxes) > 0, func(_ *index.View, _ *state, keyed bool) (record, error) {
+	err := s.decided(ctx, f.ID, len(f.Inboxes) > 0, func(_ *index.View, st *state, keyed bool) (record, error) {
+		if st == nil {
+			return nil, nil
+		}
 		return &rerouted{Reroute: f, Sequence: s.nextSequence(), Now: s.now(), Keyed: keyed}, nil
 	})
 	if err != nil {

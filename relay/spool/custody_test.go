@@ -1,8 +1,6 @@
 package spool_test
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -201,41 +199,6 @@ func TestASecondCopyIsMade(t *testing.T) {
 	check(t, cfg)
 }
 
-// A list shows what comes to be alone later behind what was before.
-func TestSoleHasPages(t *testing.T) {
-	n := start(t, config(t))
-	var all []*parcel
-	for i := range uint64(5) {
-		p := newParcel(i, int(i)).fromSender().onward("nam", "A")
-		n.mustPut(p)
-		all = append(all, p)
-	}
-	n.handOn(all[0], "nam", "nam", "A")
-	must(t, n.Forget(t.Context(), all[0].ID, "nam"))
-	n.handOn(all[2], "nam", "nam", "A")
-	var got []envelope.ID
-	for after := uint64(0); ; {
-		page, err := n.Sole(after, 2)
-		must(t, err)
-		for _, e := range page {
-			if r, err := n.Record(e.ID); err != nil || !e.Since.Equal(r.CommittedAt) || e.Size != r.Size() {
-				t.Errorf("entry %+v, want that of %+v", e, r)
-			}
-			got, after = append(got, e.ID), e.Sequence
-		}
-		if len(page) < 2 {
-			break
-		}
-	}
-	if want := []envelope.ID{all[1].ID, all[3].ID, all[4].ID, all[0].ID}; !slices.Equal(got, want) {
-		t.Errorf("nowhere else: %v, want %v", got, want)
-	}
-	ids, err := n.Away("nam", all[2].ID, 10)
-	if err != nil || len(ids) != 0 {
-		t.Errorf("with nam behind the one: %v, %v, want none", ids, err)
-	}
-}
-
 // The ingress is lost: this relay remembers in its place.
 func TestTakeOver(t *testing.T) {
 	cfg := config(t)
@@ -397,108 +360,4 @@ func TestElsewhere(t *testing.T) {
 	}
 	n.end()
 	check(t, cfg)
-}
-
-func TestUsageAndWaiting(t *testing.T) {
-	cfg := config(t)
-	n := start(t, cfg)
-	want := func(envelopes, bytes, waiting int64) func(*node) {
-		return func(n *node) {
-			t.Helper()
-			if got, size, err := n.Usage("H26"); got != envelopes || size != bytes || err != nil {
-				t.Errorf("usage %d, %d bytes, %v, want %d, %d", got, size, err, envelopes, bytes)
-			}
-			if got, err := n.Waiting("A"); got != waiting || err != nil {
-				t.Errorf("%d wait, %v, want %d", got, err, waiting)
-			}
-		}
-	}
-	for i := range uint64(5) {
-		n.mustPut(newParcel(i, 100).fromSender().inbox("A").onward("nam", "B"))
-	}
-	n.mustPut(newParcel(9, 1000).inbox("A"))
-	n = reopened(t, cfg, n, want(5, 500, 6))
-	for i := range uint64(3) {
-		id := newParcel(i, 100).ID
-		n.settle(1, envelope.Settlement{ID: id, Agency: "A", Transport: done})
-		if i > 0 {
-			n.settle(1, envelope.Settlement{ID: id, Agency: "B", Transport: fail})
-		}
-	}
-	n = reopened(t, cfg, n, want(3, 300, 3))
-	n.end()
-	for name, broken := range map[string]string{"usage": "usage of H26", "waiting": "inbox of A counts"} {
-		must(t, spool.Break(cfg, name, newParcel(0, 100).ID))
-		var all []string
-		must(t, spool.Check(cfg, func(f spool.Finding) { all = append(all, f.String()) }))
-		if len(all) == 0 || !slices.ContainsFunc(all, func(s string) bool { return len(s) > len(broken) && s[:len(broken)] == broken }) {
-			t.Errorf("check finds %q, want something with %q", all, broken)
-		}
-	}
-}
-
-// A tally is recounted while envelopes come and go.
-func TestRecount(t *testing.T) {
-	cfg, now := config(t), newClock()
-	cfg.Clock = now.Now
-	n := start(t, cfg)
-	for i := range uint64(20) {
-		p := newParcel(i, 10).fromSender().inbox("A").onward("nam", "B")
-		n.mustPut(p)
-		if i%2 == 0 {
-			n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
-		}
-	}
-	now.Advance(time.Hour)
-	since := now.Now()
-	late := newParcel(50, 10).fromSender().inbox("A")
-	n.mustPut(late)
-	stop := make(chan struct{})
-	busy := make(chan struct{})
-	go func() {
-		defer close(busy)
-		for i := uint64(100); ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			p := newParcel(i, 10).fromSender().inbox("A")
-			p.Sender = "H27"
-			n.mustPut(p)
-			n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
-		}
-	}()
-	for range 20 {
-		got, err := n.Recount(t.Context(), time.Time{}, nil)
-		if err != nil || got.Counted != got.Kept || got.Kept.Accepted < 41 || len(got.Findings) > 0 {
-			t.Fatalf("recount %+v, %v, want that it agrees", got, err)
-		}
-	}
-	close(stop)
-	<-busy
-	places := make(map[string]int)
-	got, err := n.Recount(t.Context(), time.Time{}, func(p spool.Pending) error {
-		places[fmt.Sprint(p.Agency, p.Place, p.Home)]++
-		return nil
-	})
-	if err != nil || got.Kept != n.Stats().Tally || places["A1bac"] != 11 || places["B2nam"] != 20 || len(places) != 2 {
-		t.Errorf("recount %+v, %v, pending %v, want 11 for A in the inbox and 20 for B in the queue of nam", got, err, places)
-	}
-	if got, err := n.Recount(t.Context(), since, nil); err != nil || got.Counted.Accepted-got.Counted.Delivered != 1 {
-		t.Errorf("recount since the last hour: %+v, %v, want one pending", got, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := n.Recount(ctx, since, nil); err == nil {
-		t.Error("a recount that nobody waits for ends in good order")
-	}
-	n.end()
-	must(t, spool.Break(cfg, "inbox entry", late.ID))
-	n = start(t, cfg)
-	if got, err := n.Recount(t.Context(), time.Time{}, nil); err != nil || !slices.ContainsFunc(got.Findings, func(f spool.Finding) bool {
-		return f.ID == late.ID && f.Agency == "A"
-	}) {
-		t.Errorf("recount %+v, %v, want that the entry of A is found to be missing", got, err)
-	}
 }

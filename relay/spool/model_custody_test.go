@@ -59,19 +59,6 @@ func (m *model) destinations(rt *rapid.T) (to map[routing.AgencyCode]routing.Rel
 	return to, inboxes, onward
 }
 
-// become makes duties of the recipients that stand so.
-func (e *modelEnvelope) become(to map[routing.AgencyCode]routing.RelayID, so func(*modelDelivery) bool) {
-	for a, relay := range to {
-		switch d := e.deliveries[a]; {
-		case d == nil || !so(d):
-		case relay == self:
-			*d = modelDelivery{place: envelope.InInbox, home: self, transport: processing}
-		default:
-			*d = modelDelivery{place: envelope.InQueue, home: relay, transport: initial}
-		}
-	}
-}
-
 func (m *model) takeOver(rt *rapid.T) {
 	e, ok := m.any(rt)
 	if !ok || !m.keep && e.done() {
@@ -131,20 +118,4 @@ func (m *model) revive(rt *rapid.T) {
 	e.expiresAt = f.ExpiresAt
 	e.become(to, (*modelDelivery).dead)
 	e.tidy()
-}
-
-// learn makes the model what a record says.
-func (e *modelEnvelope) learn(r *envelope.Record) {
-	e.fromSender, e.ingress, e.expiresAt, e.held = r.FromSender, r.Ingress, r.ExpiresAt, r.Held
-	clear(e.deliveries)
-	for _, d := range r.Deliveries {
-		e.deliveries[d.Agency] = &modelDelivery{
-			place: d.Place, home: d.Home, transport: d.Transport,
-			recalled: d.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED,
-		}
-	}
-	clear(e.holders)
-	for _, relay := range r.Holders {
-		e.holders[relay] = true
-	}
 }

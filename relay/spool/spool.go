@@ -1,14 +1,21 @@
 // Package spool is a relay's durable store of the envelopes in its custody.
 //
 // It promises:
-//   - Commit, Settle, HandOn and Reroute return after what they did is on the
-//     disk, and have it done whole or not at all, whatever crashes;
+//   - Commit, Settle, HandOn and the other facts return after what they did is on
+//     the disk, and have it done whole or not at all, whatever crashes;
 //   - an envelope that was committed is there after every restart, with its
 //     content, and with an entry in a queue or an inbox for every duty that is
 //     open; no entry is there without its envelope;
 //   - readers see what was committed at once, and one instant of it at a time;
 //   - the same envelope is kept once, whatever comes again: a recipient whose
-//     copy waits in an inbox or was settled never gets a second one;
+//     copy waits in an inbox or was settled never gets a second one, unless it
+//     was given up and its ingress revived it;
+//   - of two documents to which their sender gave one id the second is refused,
+//     by their ingress and by the home of their recipients;
+//   - content stays as long as something is to be done, and at the ingress for
+//     30 days more what was given up for somebody;
+//   - what has to be looked after stands in lists (lists.go): what nobody else
+//     has, who has what, whose envelopes these are, what expires, was given up;
 //   - content is checked against its checksum on every read, and against the
 //     sender's SHA-256 before it is accepted;
 //   - space comes back: what every duty is done with is recycled within seconds,
@@ -25,7 +32,8 @@
 // How it works. The journal (spool/journal) is the truth: records of what
 // happened, in order (record.go), and nothing is acknowledged before the sync
 // that covers its record. The machine (machine.go and apply_*.go) turns each
-// record into changes of the index (spool/index), which readers look at. The
+// record into changes of the index (spool/index), which readers look at; the lists
+// follow from the state of each envelope, in one place (members.go). The
 // index reaches the disk later, in large transactions that carry the position
 // they reflect; Open replays from there. Segments that nothing needs any more
 // are recycled, and what is left in nearly empty ones is written again (space.go).
