@@ -158,10 +158,7 @@ func (s *Spool) Waiting(agency routing.AgencyCode) (int64, error) {
 // heldAt tells whether an operator holds an envelope. Mostly nothing is held,
 // and nothing is looked up.
 func (s *Spool) heldAt(v *index.View) func(envelope.ID) (bool, error) {
-	s.machine.mu.Lock()
-	n := s.machine.counters.Held // not before the view was taken
-	s.machine.mu.Unlock()
-	if n == 0 {
+	if s.machine.held.Load() == 0 { // asked after the view was taken
 		return func(envelope.ID) (bool, error) { return false, nil }
 	}
 	return func(id envelope.ID) (bool, error) { return v.Has(index.HeldKey(id)) }

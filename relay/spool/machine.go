@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
@@ -98,6 +99,9 @@ type machine struct {
 	store     *index.Store
 	batch     index.Batch
 	woken     woken
+	// held is Counters.Held, for readers that shall not wait for a record that
+	// is being applied.
+	held atomic.Int64
 
 	mu       sync.Mutex
 	segments map[uint64]*segment
@@ -160,6 +164,7 @@ func (m *machine) load(v *index.View) error {
 		if err := r.done("counters"); err != nil {
 			return err
 		}
+		m.held.Store(m.counters.Held)
 	}
 	for it := v.Iterator(index.Segments()); ; it.Next() {
 		if !it.Valid() {
@@ -328,6 +333,7 @@ func (m *machine) change(s *step, fn func(*step) error) error {
 	if err == nil {
 		err = s.count()
 	}
+	m.held.Store(m.counters.Held) // before a view shows it
 	m.mu.Unlock()
 	if err != nil {
 		return err
