@@ -9,6 +9,7 @@ import (
 // A document that waits in an inbox is seen, held, released, given up, and sent
 // again, with the words of an operator's day.
 func TestQueue(t *testing.T) {
+	t.Parallel()
 	o := newConsole(t)
 	sender, recipient := o.Agency("H17.97.08"), o.Agency("G22")
 	sent := sender.Send(files("công văn"), "G22")
@@ -61,10 +62,14 @@ func TestQueue(t *testing.T) {
 		t.Errorf("audit: %v", audit)
 	}
 
+	// It is sent again to where its recipient is now.
+	o.do("agency", "move", "G22", "nam")
 	o.stdin = id + "\n\n" + id + "\n"
 	if retried := o.do("queue", "retry", "-"); len(retried) != 1 || retried[0]["entries"] != 1.0 {
 		t.Errorf("retry: %v", retried)
 	}
+	o.until("it waits at the new home", func(rows []map[string]any) bool { return len(rows) == 1 && rows[0]["at"] == "nam" },
+		"queue", "list", "--agency", "G22")
 	recipient.Receive()
 	o.Settle()
 	o.until("nothing is left", func(rows []map[string]any) bool { return len(rows) == 0 }, "queue", "list")
@@ -85,6 +90,7 @@ func TestQueue(t *testing.T) {
 
 // Thousands are steered at once, and each is told of.
 func TestQueueSteersMany(t *testing.T) {
+	t.Parallel()
 	o := newConsole(t)
 	sender, recipient := o.Agency("H17.97.08"), o.Agency("G22")
 	var ids []string

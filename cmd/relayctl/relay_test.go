@@ -2,15 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/truclienthong/truc/tls"
 )
 
 // A relay is drained, says so with its signature, is retired and taken out of
 // Raft; nothing that it had is lost, and nothing is accepted out of order.
 func TestDrainAndRetire(t *testing.T) {
+	t.Parallel()
 	o := newConsole(t)
 	sender := o.Agency("H17.97.08")
 	var codes []string
@@ -52,6 +57,19 @@ func TestDrainAndRetire(t *testing.T) {
 	if _, err := statementOf(c, "trung", signed); err == nil {
 		t.Error("the statement of nam was taken for one of trung")
 	}
+	// Another relay of the mesh cannot speak for it either.
+	dir := filepath.Dir(o.Layout.RelayConfig("trung"))
+	other, err := tls.New(tls.Config{CertificateFile: dir + "/relay.crt", KeyFile: dir + "/relay.key", TrustFile: filepath.Join(o.Layout.Dir, "ca", "root.crt")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, err := other.Sign([]byte(`{"statement":"drained","relay":"nam","remaining":0}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := statementOf(c, "nam", forged); !errors.Is(err, tls.ErrWrongIdentity) {
+		t.Errorf("trung states that nam is drained: got %v, want %v", err, tls.ErrWrongIdentity)
+	}
 	signed[len(signed)/2] ^= 1
 	if _, err := statementOf(c, "nam", signed); err == nil {
 		t.Error("a statement that was changed was believed")
@@ -86,6 +104,7 @@ func TestDrainAndRetire(t *testing.T) {
 // A drain that cannot end says why, goes on when nobody watches, and can be
 // taken back.
 func TestDrainWaits(t *testing.T) {
+	t.Parallel()
 	o := newConsole(t)
 	o.Agency("H17.97.08").Send(files("công văn"), "G22")
 	home := o.do("agency", "show", "G22")[0]["home"].(string)
@@ -110,6 +129,7 @@ func TestDrainWaits(t *testing.T) {
 
 // A relay that is gone is given up; one that answers is not.
 func TestRetireLost(t *testing.T) {
+	t.Parallel()
 	o := newConsole(t)
 	o.Unaudited("a relay is given up")
 	sent := o.Agency("H17.97.08").Send(files("công văn"), "G22")
