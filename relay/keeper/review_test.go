@@ -341,6 +341,13 @@ func TestReviewSoon(t *testing.T) {
 		if after, _ := w.others.count("nam"); after != before+1 {
 			t.Errorf("got %d calls, want 1", after-before)
 		}
+		for range 50 {
+			time.Sleep(100 * time.Millisecond)
+			w.keeper.Review()
+		}
+		if after, _ := w.others.count("nam"); after > before+7 {
+			t.Errorf("got %d calls in 6 seconds, want one a second at most", after-before)
+		}
 	})
 }
 

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/truclienthong/truc/relay/envelope"
@@ -29,7 +30,7 @@ const (
 func (k *Keeper) makeCopies(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	c := copying{k: k, issued: make(map[envelope.ID]time.Time)}
+	c := copying{k: k, issued: make(map[envelope.ID]issue), refused: make(map[envelope.ID][]routing.RelayID)}
 	for ctx.Err() == nil {
 		changed, added := k.Directory.Changed(), k.Spool.SoleChanged()
 		start := k.Clock()
@@ -62,8 +63,21 @@ type copying struct {
 	// after is where the last look ended.
 	after uint64
 	// issued are copies that were wanted and are not made yet.
-	issued map[envelope.ID]time.Time
+	issued map[envelope.ID]issue
+	// refused are relays that gave back the duty to make a copy: they do not take
+	// this envelope, and would be asked without end.
+	refused map[envelope.ID][]routing.RelayID
 }
+
+// issue is when a copy was wanted, and where.
+type issue struct {
+	at    time.Time
+	relay routing.RelayID
+}
+
+// maxRefused bounds how many envelopes are remembered as refused somewhere;
+// beyond, all of them are tried again.
+const maxRefused = 10_000
 
 // look goes through a part of the list, and says how long to wait for the next
 // look, and whether an addition is a reason to look earlier.
@@ -85,9 +99,10 @@ func (c *copying) look(ctx context.Context, now time.Time) (wait time.Duration, 
 	case reach == 0:
 		return k.CopyAfter, false
 	}
-	for id, since := range c.issued {
-		// One that takes long lets others have a turn, and is considered again.
-		if now.Sub(since) >= copyPatience || !c.underWay(ctx, id) {
+	for id, i := range c.issued {
+		// One that takes long, or whose relay went out of reach, lets others have
+		// a turn, and is considered again.
+		if now.Sub(i.at) >= copyPatience || !k.usable(view, i.relay) || !c.underWay(ctx, id, i.relay) {
 			delete(c.issued, id)
 		}
 	}
@@ -133,10 +148,22 @@ func (k *Keeper) usable(view routing.View, relay routing.RelayID) bool {
 	return ok
 }
 
-// underWay reports whether a copy that was wanted still waits to be made.
-func (c *copying) underWay(ctx context.Context, id envelope.ID) bool {
+// underWay reports whether a copy that was wanted still waits to be made. Where
+// it is not made and nobody waits to make it, it was refused.
+func (c *copying) underWay(ctx context.Context, id envelope.ID, relay routing.RelayID) bool {
 	record := c.k.record(ctx, id)
-	return record != nil && len(record.Holders) == 0 && len(bare(record)) > 0
+	if record == nil || len(record.Holders) > 0 {
+		delete(c.refused, id)
+		return false
+	}
+	if slices.Contains(bare(record), relay) {
+		return true
+	}
+	if len(c.refused) >= maxRefused {
+		clear(c.refused)
+	}
+	c.refused[id] = append(c.refused[id], relay)
+	return false
 }
 
 // bare lists the relays at which it is a duty to have a copy made.
@@ -171,16 +198,21 @@ func (c *copying) consider(ctx context.Context, view routing.View, e envelope.So
 	if delivering && (age < k.CopyAfter || e.Size > large && age < longTransfer) {
 		return
 	}
-	if k.wantCopy(ctx, view, record, age < copyPatience) {
-		c.issued[e.ID] = now
+	relay, underWay := k.wantCopy(ctx, view, record, age < copyPatience, c.refused[e.ID])
+	if underWay && !record.Held {
+		// What an operator holds waits for him, and is no storm.
+		c.issued[e.ID] = issue{now, relay}
 	}
 }
 
 // wantCopy makes it a duty to have a copy made at a relay in reach, unless it is
-// one already and patience is due to that relay; never at more than two. It
-// reports whether a copy is on its way.
-func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelope.Record, patient bool) bool {
+// one already and patience is due to that relay; never at more than two, and
+// not at those that refused. It reports whether a copy is on its way, and where.
+func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelope.Record, patient bool, refused []routing.RelayID) (at routing.RelayID, underWay bool) {
 	not := make(map[routing.RelayID]bool)
+	for _, relay := range refused {
+		not[relay] = true
+	}
 	for _, h := range record.Holders {
 		not[h] = true
 	}
@@ -192,13 +224,14 @@ func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelo
 	fact := envelope.Copy{ID: record.ID, At: k.Clock()}
 	for _, relay := range bare(record) {
 		if k.usable(view, relay) {
+			at = relay
 			waiting++
 		} else {
 			fact.Instead = append(fact.Instead, relay)
 		}
 	}
 	if waiting > 1 || waiting == 1 && patient {
-		return true
+		return at, true
 	}
 	recipients := make([]routing.AgencyCode, 0, len(record.Deliveries))
 	for _, d := range record.Deliveries {
@@ -214,15 +247,15 @@ func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelo
 		return k.Usable(relay)
 	})
 	if !ok {
-		return waiting > 0
+		return at, waiting > 0
 	}
 	if err := k.Spool.Copy(ctx, fact); err != nil {
 		k.Logger.ErrorContext(ctx, "second copy cannot be made a duty", "envelope", record.ID.String(), "relay", fact.Relay, "error", err)
-		return false
+		return "", false
 	}
 	k.telemetry.copies.Add(ctx, 1)
 	k.Logger.InfoContext(ctx, "second copy wanted", "envelope", record.ID.String(), "relay", fact.Relay, "instead", len(fact.Instead))
-	return true
+	return fact.Relay, true
 }
 
 // adopt sends again what is in custody of nobody who is known: deliveries that
@@ -259,7 +292,7 @@ func (r *review) secure(ctx context.Context, record *envelope.Record) {
 			return // on its way to a relay that stays
 		}
 	}
-	if r.k.wantCopy(ctx, r.view, record, true) {
+	if _, underWay := r.k.wantCopy(ctx, r.view, record, true, nil); underWay {
 		r.wanted++
 	}
 }

@@ -1,6 +1,7 @@
 package keeper_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,6 +113,49 @@ func TestOutageIsNoStorm(t *testing.T) {
 			}
 			done = len(made)
 			time.Sleep(2 * time.Second)
+		}
+	})
+}
+
+// A relay that refuses a copy is not asked again and again; others are.
+func TestRefusedCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		id := w.put(1, own)
+		stop := w.run()
+		defer stop()
+		for range 300 {
+			time.Sleep(time.Second)
+			for _, c := range w.copies() {
+				// Given up: no holder, and no duty any more.
+				if err := w.HandOn(t.Context(), envelope.HandedOn{ID: c.ID, Destination: c.Relay, Peer: "bac"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		var asked []routing.RelayID
+		for _, c := range w.copies() {
+			asked = append(asked, c.Relay)
+		}
+		if want := []routing.RelayID{"trung", "nam", "tay"}; !slices.Equal(asked, want) {
+			t.Errorf("asked %v to copy %s, want each once: %v", asked, id, want)
+		}
+	})
+}
+
+// A copy that waits for a relay which goes out of reach is made elsewhere.
+func TestCopyholderGoesDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.put(1, own)
+		stop := w.run()
+		defer stop()
+		time.Sleep(3 * time.Second)
+		w.setDown("trung", true)
+		time.Sleep(3 * time.Second)
+		got := w.copies()
+		if len(got) != 2 || got[1].Relay != "nam" || !slices.Equal(got[1].Instead, []routing.RelayID{"trung"}) {
+			t.Errorf("copies: got %v, want one at nam instead of trung", got)
 		}
 	})
 }
