@@ -20,7 +20,12 @@ import (
 	"github.com/truclienthong/truc/relay/envelope"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asConnector) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // office is a mesh, with a way to run the connector for its agencies.
 type office struct {
@@ -202,8 +207,8 @@ func TestSendNamesItsDocument(t *testing.T) {
 
 func TestSendWarnsAndTellsOfOneCopy(t *testing.T) {
 	o := newOffice(t)
-	o.mesh.Forge(func(a *exchangev1.SubmitAccepted) { a.Receipt.Copies = 1 })
-	got := o.run(t.Context(), "G22", "send", "--to", "H26", "--subject", "s", "--number", "20251020104803", o.file("a.pdf", "x"))
+	o.mesh.Copies(1)
+	got := o.run(t.Context(), "G22", "send", "--no-outbox", "--to", "H26", "--subject", "s", "--number", "20251020104803", o.file("a.pdf", "x"))
 	if got.code != 0 || !strings.Contains(got.stderr, "keep the files") || !strings.Contains(got.stderr, "note: header.document.code.number has 14") {
 		t.Errorf("got %+v", got)
 	}
@@ -256,6 +261,12 @@ func TestUsage(t *testing.T) {
 		"receive an arg":    {[]string{"receive", "--out", o.dir, "x"}, 2, "x"},
 		"receive negative":  {[]string{"receive", "--out", o.dir, "--max", "-1"}, 2, "--max"},
 		"receive odd time":  {[]string{"receive", "--out", o.dir, "--timeout", "soon"}, 2, "--timeout"},
+		"send waits less":   {[]string{"send", "--to", "H26", "--subject", "s", "--wait", "-1s", file}, 2, "--wait"},
+		"two ways to keep":  {[]string{"send", "--to", "H26", "--subject", "s", "--outbox", o.dir, "--no-outbox", file}, 2, "none of the others"},
+		"outbox is a file":  {[]string{"send", "--to", "H26", "--subject", "s", "--outbox", file, file}, 1, "--no-outbox"},
+		"no outbox to list": {[]string{"outbox", "--no-outbox"}, 2, "--no-outbox"},
+		"outbox an arg":     {[]string{"outbox", "x"}, 2, "x"},
+		"outbox no time":    {[]string{"outbox", "--tend", "--timeout", "0s"}, 2, "--timeout"},
 		"track nothing":     {[]string{"track"}, 2, "arg"},
 		"track unknown":     {[]string{"track", "không có"}, 1, "refused"},
 		"track unknown id":  {[]string{"track", envelope.ID{1}.String()}, 1, "refused"},

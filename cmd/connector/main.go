@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,7 @@ once for all with the environment variable TRUC_PROFILE:
   key: H26.key
   trust: trust.pem
   agency: H26                              # the agency to speak for
+  outbox: H26.outbox                       # own copies until two relays have them (this is the default)
 
 Exit codes: 0 done; 1 refused or failed, with the reason on standard error, one
 line per field at fault; 2 wrong usage.
@@ -41,15 +43,21 @@ Completion of commands and flags in the shell: connector completion --help.`,
 		Example: `  connector send --to H26,H48 --subject "V/v họp giao ban" --number 12 --notation UBND-VP congvan.pdf phuluc.docx
   connector receive --out /srv/vanban/den --watch
   connector track 0198c1de-7a52-8f00-9d6c-2b6d1f0e4a11
+  connector outbox --tend
   connector agencies --search "hà nội"`,
 	}
 	options := cli.AddOptions(root)
-	root.AddCommand(newSend(options), newReceive(options), newTrack(options), newAgencies(options))
+	root.AddCommand(newSend(options), newReceive(options), newTrack(options), newOutbox(options), newAgencies(options))
 	return root
 }
 
 // withClient runs a command with the client of the profile.
 func withClient(cmd *cobra.Command, options *cli.Options, run func(*agency.Client, agency.Config) error) error {
+	return withPatientClient(cmd, options, 0, run)
+}
+
+// withPatientClient is withClient with another Patience than that of the SDK.
+func withPatientClient(cmd *cobra.Command, options *cli.Options, patience time.Duration, run func(*agency.Client, agency.Config) error) error {
 	path, err := options.Profile()
 	if err != nil {
 		return err
@@ -58,7 +66,7 @@ func withClient(cmd *cobra.Command, options *cli.Options, run func(*agency.Clien
 	if err != nil {
 		return err
 	}
-	config.Logger = options.Logger(cmd)
+	config.Logger, config.Patience = options.Logger(cmd), patience
 	client, err := agency.New(config)
 	if err != nil {
 		return err

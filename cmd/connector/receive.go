@@ -22,6 +22,7 @@ type receiveFlags struct {
 	watch   bool
 	most    int
 	timeout time.Duration
+	outbox  outboxFlags
 }
 
 // waits reports whether to wait for what is still to come.
@@ -70,6 +71,9 @@ Without --watch the command ends when the inbox is empty. With --watch it goes o
 with what arrives, until Ctrl-C or --timeout. With --max and --timeout it waits up
 to that long for that many. Ending for one of these reasons is exit code 0.
 
+With --watch it also looks after what "connector send" left in the outbox (see
+"connector outbox --help"), on the side.
+
 Fields with -o json, one line per envelope: envelope_id, kind (document or status),
 sender, agency (the code addressed), document_id, subject, status_code (of a
 status), priority, dir, files (a list of name, path, size, sha256), arrived_at,
@@ -89,7 +93,10 @@ JSON form of protobuf, with the field names of the contract).`,
 			if f.most < 0 || f.timeout < 0 {
 				return cli.Usage("--max and --timeout cannot be negative")
 			}
-			return withClient(cmd, options, func(client *agency.Client, _ agency.Config) error {
+			return withClient(cmd, options, func(client *agency.Client, config agency.Config) error {
+				if f.watch {
+					defer f.outbox.watch(cmd.Context(), client, config)()
+				}
 				r := &receiver{flags: f, cmd: cmd, out: options.Output(cmd)}
 				return r.run(cmd.Context(), client)
 			})
@@ -100,6 +107,7 @@ JSON form of protobuf, with the field names of the contract).`,
 	flags.BoolVar(&f.watch, "watch", false, "go on with what arrives")
 	flags.IntVar(&f.most, "max", 0, "end after so many envelopes (default: no limit)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "end after so long, for example 30s or 5m (default: no limit)")
+	f.outbox.add(cmd)
 	must(cmd.MarkFlagRequired("out"))
 	must(cmd.MarkFlagDirname("out"))
 	return cmd

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -26,6 +29,8 @@ type sendFlags struct {
 	priority                   int
 	notBefore                  string
 	documentID                 string
+	wait                       time.Duration
+	outbox                     outboxFlags
 }
 
 // sendResult is what send prints with -o json.
@@ -37,6 +42,7 @@ type sendResult struct {
 	Recipients uint32        `json:"recipients"`
 	Repeat     bool          `json:"repeat"`
 	DocumentID string        `json:"document_id"`
+	Outbox     string        `json:"outbox"`
 	Warnings   []sendWarning `json:"warnings"`
 }
 
@@ -55,11 +61,23 @@ the others are attachments. The command ends with code 0 once a relay has the
 document safely on disk: from then on delivery is the mesh's duty.
 
 A failure on the way is tried again for two minutes, at another relay where need
-be, and goes on where it stopped. After a failure or a crash, run the same command
-with the same --document-id: what was accepted already is not sent twice, and you
-get the first receipt. The same --document-id with other content is refused.
+be, and goes on where it stopped. Before anything is sent, a copy is made durable
+in the outbox, a folder beside the profile. It is removed when two relays have the
+document; until then it is handed over again where the relay that had it is lost.
+With one copy after --wait, the command ends with code 0, says so, and leaves the
+copy in the outbox. So your own files are free once the command has ended with
+code 0. With --no-outbox keep them until "connector track" shows 2 copies.
 
-Keep the files until "copies" is 2 or more here or in "connector track".
+Ending with code 1 and "kept" means: no relay has accepted the document, or it is
+not known, and the outbox has it. Do not send it anew. It is handed over by the
+next "connector send", by "connector receive --watch" and by "connector outbox
+--tend"; or run the same command with the same --document-id, also after a crash:
+what was accepted already is not sent twice, and you get the first receipt. The
+same --document-id with other content is refused. Without "kept", code 1 means
+that nobody has it.
+
+What earlier commands left in the outbox is looked after on the side. How that
+goes does not change the exit code.
 
 State secrets (Mật, Tối mật, Tuyệt mật) must not be sent over the axis.
 
@@ -67,8 +85,9 @@ Groups: @centrals, @provinces, @districts, @communes are all agencies of a tier;
 @communes-of/H26 and the like those below an agency; operators may keep others.
 
 Fields with -o json: envelope_id, relay, accepted_at, copies, recipients (after
-groups were resolved), repeat (it had been accepted before), document_id,
-warnings (a list of field and description).`,
+groups were resolved), repeat (it had been accepted before), document_id, outbox
+(the folder of the copy that is still kept, "" for none), warnings (a list of field
+and description).`,
 		Example: `  connector send --to H26 --subject "V/v họp giao ban" congvan.pdf
   connector send --to 000.00.00.G22,H26.12.05 --subject "Báo cáo quý III" --type "Báo cáo" \
       --number 45 --notation BC-UBND --date 2025-10-20 --due 2025-10-31 baocao.pdf solieu.xlsx
@@ -79,8 +98,15 @@ warnings (a list of field and description).`,
 			if err != nil {
 				return err
 			}
-			return withClient(cmd, options, func(client *agency.Client, _ agency.Config) error {
-				return send(cmd, options, client, header, files)
+			if f.wait < 0 {
+				return cli.Usage("--wait %s: not less than 0", f.wait)
+			}
+			return withClient(cmd, options, func(client *agency.Client, config agency.Config) error {
+				outbox, err := f.outbox.open(client, config, slog.New(slog.DiscardHandler))
+				if err != nil {
+					return fmt.Errorf("%w; name another folder with --outbox, or send without one with --no-outbox", err)
+				}
+				return send(cmd, options, sending{client, outbox, f.wait}, header, files)
 			})
 		},
 	}
@@ -100,6 +126,8 @@ warnings (a list of field and description).`,
 	flags.IntVar(&f.priority, "priority", 0, "0 thường, 1 khẩn, 2 thượng khẩn, 3 hỏa tốc, 4 hỏa tốc hẹn giờ")
 	flags.StringVar(&f.notBefore, "not-before", "", "hour before which it is not delivered, with --priority 4: YYYY-MM-DDTHH:MM in Vietnam time, or RFC 3339")
 	flags.StringVar(&f.documentID, "document-id", "", "your own id of the document, unique for your agency (default: generated and printed)")
+	flags.DurationVar(&f.wait, "wait", 10*time.Second, "how long to wait for a second relay to have it")
+	f.outbox.add(cmd)
 	must(cmd.MarkFlagRequired("to"))
 	must(cmd.MarkFlagRequired("subject"))
 	return cmd
@@ -188,7 +216,40 @@ func parseHour(text string) (*timestamppb.Timestamp, error) {
 	return nil, cli.Usage("--not-before %q: no time of the form YYYY-MM-DDTHH:MM", text)
 }
 
-func send(cmd *cobra.Command, options *cli.Options, client *agency.Client, header *exchangev1.Header, files []string) error {
+// sending is with what a document is sent.
+type sending struct {
+	client *agency.Client
+	// outbox is nil for none.
+	outbox *agency.Outbox
+	wait   time.Duration
+}
+
+// submit hands the document over, by way of the outbox if there is one.
+func (s sending) submit(ctx context.Context, document agency.Document) (*agency.Receipt, error) {
+	if s.outbox == nil {
+		return s.client.Submit(ctx, document)
+	}
+	return s.outbox.Submit(ctx, document)
+}
+
+// await waits a while for the second copy. It returns the folder where the
+// document is kept until then, "" for none.
+func (s sending) await(ctx context.Context, receipt *agency.Receipt) string {
+	if s.outbox == nil || receipt.Copies >= 2 {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	defer cancel()
+	// What goes wrong is tried again by whoever tends the outbox next.
+	kept, waits, _ := s.outbox.Await(ctx, receipt.ID)
+	receipt.Copies = max(receipt.Copies, kept.Copies)
+	if !waits {
+		return ""
+	}
+	return kept.Dir
+}
+
+func send(cmd *cobra.Command, options *cli.Options, by sending, header *exchangev1.Header, files []string) error {
 	stderr := cmd.ErrOrStderr()
 	if header.GetDocumentId() == "" {
 		id, err := uuid.NewV7()
@@ -209,17 +270,30 @@ func send(cmd *cobra.Command, options *cli.Options, client *agency.Client, heade
 	}
 	progress := newProgress(stderr, "reading", total)
 	document.Progress = progress.show
-	receipt, err := client.Submit(cmd.Context(), document)
+	receipt, err := by.submit(cmd.Context(), document)
 	progress.end()
+	if kept := (*agency.KeptError)(nil); errors.As(err, &kept) {
+		fmt.Fprintf(stderr, "not accepted yet; kept in %s\n", kept.Dir)
+		fmt.Fprintf(stderr, "it is handed over by the next 'connector send', 'connector receive --watch' or 'connector outbox --tend'; remove the folder to give it up\n")
+		return kept.Err
+	}
 	if err != nil {
 		return err
 	}
-	if receipt.Copies < 2 {
+	if by.outbox != nil {
+		behind := tendBehind(cmd.Context(), by.outbox, receipt)
+		defer behind.end(stderr)
+	}
+	dir := by.await(cmd.Context(), receipt)
+	switch {
+	case dir != "":
+		fmt.Fprintf(stderr, "on one relay so far: a copy is kept in %s until a second has it; 'connector send', 'connector receive --watch' and 'connector outbox --tend' look after it\n", dir)
+	case by.outbox == nil && receipt.Copies < 2:
 		fmt.Fprintf(stderr, "on one relay so far: keep the files until 'connector track %s' shows 2 copies\n", receipt.ID)
 	}
 	result := sendResult{
 		EnvelopeID: receipt.ID.String(), Relay: receipt.Relay, AcceptedAt: cli.Stamp(receipt.AcceptedAt), Copies: receipt.Copies,
-		Recipients: receipt.Recipients, Repeat: receipt.Repeat, DocumentID: receipt.DocumentID, Warnings: []sendWarning{},
+		Recipients: receipt.Recipients, Repeat: receipt.Repeat, DocumentID: receipt.DocumentID, Outbox: dir, Warnings: []sendWarning{},
 	}
 	for _, w := range receipt.Warnings {
 		result.Warnings = append(result.Warnings, sendWarning{w.GetField(), w.GetDescription()})

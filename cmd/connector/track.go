@@ -61,9 +61,13 @@ func newTrack(options *cli.Options) *cobra.Command {
 each recipient has come, and what happened at which relay. ID is the envelope id,
 or your own document id. Only the sender and the recipients are answered.
 
+copies is on how many relays the envelope is now; from 2 on no single loss harms
+it.
+
 transport is what the mesh says of a delivery: initial (accepted), processing (in
-the recipient's inbox), done (safely at the recipient), fail (given up, with the
-reason). status is what the recipient said last: 01 arrived, 02 returned, 03
+the recipient's inbox), done (safely at the recipient), fail (given up). reason
+says why it failed: expired, refused_by_recipient, recalled and others, note what
+was said to it. A failed delivery is no failure of this command. status is what the recipient said last: 01 arrived, 02 returned, 03
 accepted into its books, 04 assigned, 05 in work, 06 finished.
 
 Fields with -o json: envelope_id, document_id, sender, subject, receipt (relay,
@@ -177,9 +181,13 @@ func (t trackResult) write(w io.Writer, out *cli.Output) error {
 	fmt.Fprintf(w, "accepted by relay %s at %s, copies %d, recipients %d, bytes %d\n",
 		t.Receipt.Relay, orDash(t.Receipt.AcceptedAt), t.Receipt.Copies, t.Receipt.Recipients, t.Receipt.ContentSize)
 	err := out.Table(func(w io.Writer) error {
-		fmt.Fprint(w, "\nrecipient\thome\ttransport\tstatus\tsince\tnote\n")
+		fmt.Fprint(w, "\nrecipient\thome\ttransport\tstatus\tsince\treason\n")
 		for _, d := range t.Deliveries {
-			note := strings.TrimSpace(d.Reason + " " + d.Note)
+			note := d.Reason
+			if d.Reason != "" && d.Note != "" {
+				note += ": "
+			}
+			note += d.Note
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Agency, orDash(d.Home), d.Transport, orDash(d.Status), orDash(d.UpdatedAt), cli.OneLine(note))
 		}
 		return nil

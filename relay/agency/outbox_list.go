@@ -18,8 +18,10 @@ import (
 type Waiting struct {
 	ID         envelope.ID
 	DocumentID string
-	// Agency is who handed it over, and tends it.
+	// Agency is who handed it over. Own: this client speaks for it, and so tends
+	// the document.
 	Agency string
+	Own    bool
 	// Since is when the outbox had it, Size the bytes of its files.
 	Since time.Time
 	Size  uint64
@@ -76,9 +78,12 @@ func (o *Outbox) List() ([]Waiting, error) {
 	return all, nil
 }
 
+// own reports whether the client speaks for the agency that handed it over.
+func (e *entry) own() bool { return e.kept.Agency == e.outbox.client.speaksFor() }
+
 func (e *entry) waiting() Waiting {
 	w := Waiting{
-		ID: e.id, DocumentID: e.kept.DocumentID, Agency: e.kept.Agency, Since: e.kept.KeptAt,
+		ID: e.id, DocumentID: e.kept.DocumentID, Agency: e.kept.Agency, Own: e.own(), Since: e.kept.KeptAt,
 		Relay: e.state.Relay, Copies: e.state.Copies, Tries: e.state.Tries, LastTry: e.state.LastTry, LastError: e.state.LastError,
 		Dir: e.path, key: e.key,
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -24,6 +25,7 @@ const tenders = 4
 func (o *Outbox) Run(ctx context.Context) error {
 	wait := time.Duration(0)
 	next := time.Now()
+	failing := false
 	for {
 		timer := time.NewTimer(time.Until(next))
 		select {
@@ -40,9 +42,15 @@ func (o *Outbox) Run(ctx context.Context) error {
 			continue
 		case <-timer.C:
 		}
-		if err := o.Tend(ctx); err != nil && ctx.Err() == nil {
-			o.logger.WarnContext(ctx, "outbox: documents stay behind", "error", err)
+		err := o.Tend(ctx)
+		if err != nil && ctx.Err() == nil {
+			level := slog.LevelWarn
+			if failing {
+				level = slog.LevelDebug // no news
+			}
+			o.logger.Log(ctx, level, "outbox: documents stay behind", "error", err)
 		}
+		failing = err != nil
 		wait = min(max(2*wait, o.config.passes.first), o.config.passes.most)
 		next = time.Now().Add(wait/2 + rand.N(wait/2+1))
 	}
@@ -145,7 +153,7 @@ func (o *Outbox) tend(ctx context.Context, key string) (*entry, error) {
 	if err := e.load(); err != nil {
 		return nil, o.spoilt(e, err)
 	}
-	if e.kept.Agency != o.client.speaksFor() {
+	if !e.own() {
 		return nil, nil
 	}
 	if to, ok := e.setAsideBefore(); ok {

@@ -211,6 +211,34 @@ func TestOutboxHandsOverAgainWhereTheRelayIsLost(t *testing.T) {
 	}
 }
 
+// Another relay that has the envelope does not make up for the silence of the
+// one that gave the receipt.
+func TestOutboxDoesNotTrustASilentRelay(t *testing.T) {
+	s := newSender(t, bac, trung)
+	s.mesh.Copies(1)
+	s.mesh.Stop("trung")
+	first := s.submit(document(t, "1", "H26", 1000))
+	if err := s.mesh.Start("trung"); err != nil {
+		t.Fatal(err)
+	}
+	s.mesh.Fault(func(relay string, step agencytest.Step) error {
+		if relay == "bac" && step == agencytest.Attach {
+			return cut()
+		}
+		return nil
+	})
+	second := submit(t, newClient(t, configOf(t, s.mesh, "G22", "trung")), "1", "H26", 1000)
+	s.mesh.Fault(nil)
+	s.mesh.Stop("bac")
+	if err := s.tend(); err != nil {
+		t.Fatal(err)
+	}
+	if w := s.waiting(); first.Relay != "bac" || second.Relay != "trung" || len(w) != 1 || w[0].Relay != "trung" {
+		t.Errorf("receipts of %s and %s; waiting: %+v, want the word of trung", first.Relay, second.Relay, w)
+	}
+	s.arrived("H26", 1000)
+}
+
 func TestOutboxLetsGoOfWhatHasEnded(t *testing.T) {
 	s := newSender(t, bac)
 	s.mesh.Copies(1)

@@ -142,6 +142,15 @@ func (m *Mesh) Copy(id envelope.ID) {
 	m.envelopes[id].copied = true
 }
 
+// CopyAll is Copy of every envelope there is.
+func (m *Mesh) CopyAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.envelopes {
+		e.copied = true
+	}
+}
+
 // Fail has the mesh give up one delivery of an envelope.
 func (m *Mesh) Fail(id envelope.ID, agency string, reason exchangev1.ErrorReason, note string) {
 	m.mu.Lock()
