@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/truclienthong/truc/cmd/internal/cli"
 	"github.com/truclienthong/truc/cmd/relayd/node"
+	"github.com/truclienthong/truc/relay/spool"
 )
 
 func newFsck(options *cli.Options) *cobra.Command {
@@ -18,8 +20,10 @@ func newFsck(options *cli.Options) *cobra.Command {
 with all its bytes, no queue entry is without an envelope and no envelope without
 its entries. Exit status 1 when anything is found; nothing is changed.
 
-Fields with -o json: one line per finding with envelope_id ("" where it is about
-none) and problem; where nothing is found, one line with findings, 0.`,
+It refuses while the relay runs, and where there is no spool.
+
+Fields with -o json: one line per finding with envelope_id and agency ("" where it is
+about none) and problem; where nothing is found, one line with findings, 0.`,
 		Example: "  relayd fsck --config /etc/truc/relay.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := node.Load(config)
@@ -35,6 +39,9 @@ none) and problem; where nothing is found, one line with findings, 0.`,
 					return err
 				})
 			})
+			if errors.Is(err, spool.ErrLocked) {
+				return fmt.Errorf("relay %s runs, its spool is in use: stop it first (%w)", c.ID, err)
+			}
 			if err != nil {
 				return err
 			}
@@ -56,11 +63,12 @@ none) and problem; where nothing is found, one line with findings, 0.`,
 // finding is the JSON of one finding.
 type finding struct {
 	EnvelopeID string `json:"envelope_id"`
+	Agency     string `json:"agency"`
 	Problem    string `json:"problem"`
 }
 
 func findingOf(f node.Finding) finding {
-	row := finding{Problem: f.Problem}
+	row := finding{Agency: string(f.Agency), Problem: f.Problem}
 	if !f.ID.IsZero() {
 		row.EnvelopeID = f.ID.String()
 	}

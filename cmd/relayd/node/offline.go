@@ -1,6 +1,9 @@
 package node
 
 import (
+	"fmt"
+	"os"
+
 	"github.com/truclienthong/truc/consensus"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
@@ -10,8 +13,15 @@ import (
 type Finding = spool.Finding
 
 // Fsck proves that the spool of a stopped relay is whole, or reports what is
-// not. It changes nothing, and fails on a running relay.
-func Fsck(c Config, report func(Finding)) error { return spool.Check(c.spool(), report) }
+// not. It changes nothing that was accepted, and fails on a running relay, and
+// where there is no spool: a path that is wrong must not look whole.
+func Fsck(c Config, report func(Finding)) error {
+	config := c.spool()
+	if _, err := os.Stat(config.Dir); err != nil {
+		return fmt.Errorf("no spool to check: %w", err)
+	}
+	return spool.Check(config, report)
+}
 
 // Recover sets the members of Raft by hand on a stopped relay, after the loss
 // of the quorum, and returns how many they are. The file is a list of
