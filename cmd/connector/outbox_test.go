@@ -189,11 +189,7 @@ func TestWhereTheOutboxIs(t *testing.T) {
 	if got := send("2", "--outbox", dir); got.code != 0 || !strings.Contains(got.stderr, dir) {
 		t.Errorf("--outbox: %+v", got)
 	}
-	profile, err := o.mesh.Profile("G22")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(profile)
+	text, err := os.ReadFile(o.profile("G22"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,41 +231,77 @@ func TestTrackSaysWhyADeliveryFailed(t *testing.T) {
 // asConnector has this program be the connector.
 const asConnector = "TRUC_TEST_CONNECTOR"
 
+func (o *office) profile(code string) string {
+	o.Helper()
+	profile, err := o.mesh.Profile(code)
+	if err != nil {
+		o.Fatal(err)
+	}
+	return profile
+}
+
+// kill runs the connector as a process, and kills it when a relay reaches a step
+// for the n-th time from now.
+func (o *office) kill(profile string, step agencytest.Step, n int, args ...string) {
+	o.Helper()
+	cmd := exec.CommandContext(o.Context(), os.Args[0], append(args, "--profile", profile)...)
+	cmd.Env = append(os.Environ(), asConnector+"=1")
+	started, last := make(chan struct{}), o.mesh.Count(step)+n
+	var once sync.Once
+	o.mesh.Fault(func(_ string, at agencytest.Step) error {
+		if at == step && o.mesh.Count(step) >= last {
+			once.Do(func() {
+				<-started
+				_ = cmd.Process.Kill()
+			})
+		}
+		return nil
+	})
+	defer o.mesh.Fault(nil)
+	if err := cmd.Start(); err != nil {
+		o.Fatal(err)
+	}
+	close(started)
+	exit := (*exec.ExitError)(nil)
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		o.Fatalf("%s: the connector ended with %v, want it killed", step, err)
+	}
+}
+
+// A receive that is killed in the middle of a file goes on there.
+func TestReceiveIsKilled(t *testing.T) {
+	o := newOffice(t)
+	content := strings.Repeat("một văn bản lớn ", 150_000) // 51 pieces
+	if sent := o.run(t.Context(), "G22", "send", "--to", "H26", "--subject", "s", o.file("a.pdf", content)); sent.code != 0 {
+		t.Fatalf("send: %+v", sent)
+	}
+	out := filepath.Join(o.dir, "in")
+	o.kill(o.profile("H26"), agencytest.FetchSend, 40, "receive", "--out", out)
+	before := o.mesh.Count(agencytest.FetchSend)
+	got := o.run(t.Context(), "H26", "receive", "--out", out, "-o", "json")
+	if got.code != 0 {
+		t.Fatalf("receive: %+v", got)
+	}
+	path := lines(t, got.stdout)[0]["files"].([]any)[0].(map[string]any)["path"].(string)
+	if saved, err := os.ReadFile(path); err != nil || string(saved) != content {
+		t.Errorf("saved %d bytes, %v; want %d", len(saved), err, len(content))
+	}
+	if whole, pieces := (len(content)+64<<10-1)/(64<<10), o.mesh.Count(agencytest.FetchSend)-before; pieces >= whole {
+		t.Errorf("%d pieces were sent again, of %d", pieces, whole)
+	}
+}
+
 // Wherever "connector send" is killed while it talks to a relay, one envelope
 // comes of it, by either way to go on.
 func TestSendIsKilled(t *testing.T) {
 	o := newOffice(t)
-	profile, err := o.mesh.Profile("G22")
-	if err != nil {
-		t.Fatal(err)
-	}
+	profile := o.profile("G22")
 	file := o.file("a.pdf", strings.Repeat("văn bản ", 50_000))
 	for _, step := range []agencytest.Step{agencytest.Attach, agencytest.SubmitStart, agencytest.SubmitChunk, agencytest.SubmitCommit, agencytest.SubmitAccepted} {
 		for _, way := range []string{"outbox --tend", "send"} {
 			document, before := string(step)+" "+way, o.mesh.Accepted()
 			args := []string{"send", "--to", "H26", "--subject", "s", "--document-id", document, file}
-			cmd := exec.CommandContext(t.Context(), os.Args[0], append(args, "--profile", profile)...)
-			cmd.Env = append(os.Environ(), asConnector+"=1")
-			started := make(chan struct{})
-			var once sync.Once
-			o.mesh.Fault(func(_ string, at agencytest.Step) error {
-				if at == step {
-					once.Do(func() {
-						<-started
-						_ = cmd.Process.Kill()
-					})
-				}
-				return nil
-			})
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			close(started)
-			exit := (*exec.ExitError)(nil)
-			if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("%s: the connector ended with %v, want it killed", step, err)
-			}
-			o.mesh.Fault(nil)
+			o.kill(profile, step, 1, args...)
 			if way != "send" {
 				args = strings.Fields(way)
 			}

@@ -72,6 +72,65 @@ func Example() {
 	// H26 TRANSPORT_STATUS_DONE
 }
 
+// The only relay that had a document is lost, and the sender's outbox hands it
+// over again.
+func ExampleOutbox() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	mesh, err := agencytest.New(agencytest.Config{
+		Dir: dir, Relays: []agencytest.Relay{{ID: "bac", Region: "Bắc"}},
+		Agencies: []*exchangev1.AgencyInfo{{Code: "G22"}, {Code: "H26"}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer mesh.Close()
+	client := open(mesh, "G22")
+	defer client.Close()
+
+	outbox, err := agency.OpenOutbox(agency.OutboxConfig{Dir: filepath.Join(dir, "outbox"), Client: client})
+	if err != nil {
+		log.Fatal(err)
+	}
+	mesh.Copies(1)
+	receipt, err := outbox.Submit(ctx, agency.Document{
+		Header: &exchangev1.Header{
+			DocumentId: "12",
+			Recipients: []*exchangev1.Recipient{{To: &exchangev1.Recipient_Agency{Agency: &exchangev1.Organization{Code: "H26"}}}},
+			Document:   &exchangev1.Document{Subject: "Công điện"},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("copies", receipt.Copies)
+	mesh.Lose("bac")
+	if err := mesh.Start("bac"); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("the mesh has", mesh.Accepted())
+
+	if err := outbox.Tend(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("the mesh has", mesh.Accepted())
+	mesh.Copy(receipt.ID)
+	if err := outbox.Tend(ctx); err != nil {
+		log.Fatal(err)
+	}
+	waiting, err := outbox.List()
+	fmt.Println("waiting", len(waiting), err)
+	// Output:
+	// copies 1
+	// the mesh has 0
+	// the mesh has 1
+	// waiting 0 <nil>
+}
+
 func open(mesh *agencytest.Mesh, code string) *agency.Client {
 	profile, err := mesh.Profile(code)
 	if err != nil {
