@@ -15,11 +15,13 @@ import (
 // What a full disk leaves possible. New envelopes stop long before (Space), so
 // that what is in custody can go on: facts are small. Where others fill the disk,
 // two things have been set aside. The journal has a spare segment, which the next
-// start, or the next segment, is made of. The index, whose files badger writes
-// through memory and ends the process if it cannot, has the ballast: a file that
-// is removed when room is short, and made again when there is plenty. Before each
-// transaction of the index there must be room for it; if there is not, the spool
-// fails in good order.
+// start, or the next segment, is made of; after it come short ones, as long as
+// there is room for them. The index, whose files badger writes through memory and
+// ends the process if it cannot, has the ballast: a file that is removed when
+// room is short, and made again when there is plenty. Before each transaction of
+// the index there must be room for it; if there is not, the spool fails in good
+// order. Who takes that room too leaves a relay that does not start until there
+// is some; it has lost nothing.
 
 // maxReserve bounds what is reserved by default on a large disk.
 const maxReserve = 4 << 30
@@ -31,10 +33,12 @@ func (s *Spool) Space() (free, reserve uint64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if s.cfg.Reserve > 0 {
-		return free, s.cfg.Reserve, nil
+	reserve = s.cfg.Reserve
+	if reserve == 0 {
+		reserve = max(4*uint64(s.cfg.SegmentSize), min(total/20, maxReserve))
 	}
-	return free, max(4*uint64(s.cfg.SegmentSize), min(total/20, maxReserve)), nil
+	// New envelopes stop before the journal has to.
+	return free, max(reserve, s.cfg.floor()+uint64(s.cfg.SegmentSize)), nil
 }
 
 func (s *Spool) fs() journal.FS {
@@ -46,15 +50,24 @@ func (s *Spool) fs() journal.FS {
 
 func (s *Spool) ballast() string { return filepath.Join(s.cfg.Dir, "ballast") }
 
-// makeRoom sees to it that the index can write. Badger needs at the most a table
-// in memory, twice: its log and the table made of it.
+// indexRoom is what the index may need at any moment: a table in memory becomes
+// one on the disk, while its log is still there and grows.
+func (c *Config) indexRoom() uint64 { return uint64(c.IndexMemory + 4*c.IndexOverlay) }
+
+// shortOfRoom is where the ballast is given up, and short segments are begun.
+func (c *Config) shortOfRoom() uint64 { return c.indexRoom() + uint64(c.IndexMemory) }
+
+// floor is what the journal leaves for the index: half of it is enough for some
+// starts.
+func (c *Config) floor() uint64 { return 2 * (c.indexRoom() + 8<<20) }
+
+// makeRoom sees to it that the index can write, or says that it cannot.
 func (s *Spool) makeRoom() error {
 	free, _, err := s.fs().Space(s.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	short := uint64(s.cfg.IndexMemory)
-	if free >= short {
+	if free >= s.cfg.shortOfRoom() {
 		return nil
 	}
 	switch err := s.fs().Remove(s.ballast()); {
@@ -66,8 +79,8 @@ func (s *Spool) makeRoom() error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("use what was set aside: %w", err)
 	}
-	if least := 4 * uint64(s.cfg.IndexOverlay); free < least {
-		return fmt.Errorf("%d bytes are free on the disk, the index needs %d: %w", free, least, syscall.ENOSPC)
+	if need := s.cfg.indexRoom(); free < need {
+		return fmt.Errorf("%d bytes are free on the disk, the index needs %d: %w", free, need, syscall.ENOSPC)
 	}
 	return nil
 }
@@ -83,16 +96,13 @@ func (s *Spool) keepReserve(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		// A failure here has touched nothing that somebody relies on.
+		if err := s.journal.Stock(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			s.log.Warn("spare segment could not be set aside", "error", err)
+		}
 		free, reserve, err := s.Space()
 		if err != nil {
 			return err
-		}
-		if free < reserve/2+uint64(s.cfg.SegmentSize) {
-			continue
-		}
-		// A failure here has touched nothing that somebody relies on.
-		if err := s.journal.Stock(); err != nil && ctx.Err() == nil {
-			s.log.Warn("spare segment could not be set aside", "error", err)
 		}
 		if s.cfg.Ballast < 0 || free < reserve+uint64(s.cfg.Ballast) {
 			continue

@@ -18,16 +18,25 @@
 //     has, who has what, whose envelopes these are, what expires, was given up;
 //   - content is checked against its checksum on every read, and against the
 //     sender's SHA-256 before it is accepted;
+//   - what the disk damaged is found, also where nobody reads, and never given
+//     out; everything around it moves away, and what another holder has comes
+//     back (quarantine.go). All of it is counted, traced and logged;
 //   - space comes back: what every duty is done with is recycled within seconds,
-//     and the journal takes at most 1.3 times what is alive, and two segments;
+//     and the journal takes at most 1.3 times what is alive, and two segments,
+//     apart from a spare one and the files of four damaged ones;
 //   - memory does not grow with sizes, queues or recipients that wait; when the
 //     index falls behind, commits wait;
 //   - a write or a sync that fails ends Run, and everything after it is refused
-//     with STORAGE_FAILED.
+//     with STORAGE_FAILED; so does an index that is not to be trusted, which the
+//     next start builds again from the journal (suspect.go);
+//   - a disk that others have filled does not keep it from starting, and from
+//     going on with what is here (reserve.go).
 //
-// It does not decide who gets what, does not talk to anybody, and does not mend
-// what the disk damaged: it says so (ErrDamaged, Config.OnDamage), and another
-// relay has a copy.
+// It does not decide who gets what, and does not talk to anybody: Config.Mend
+// does, for bytes that are damaged here. What no other holder has stays damaged
+// (ErrDamaged), and is tried again. An index that is built again knows what is in
+// custody, not what was released before: of that, the trace and the sender's
+// document ids are gone.
 //
 // How it works. The journal (spool/journal) is the truth: records of what
 // happened, in order (record.go), and nothing is acknowledged before the sync
@@ -121,7 +130,9 @@ type Config struct {
 	// time is within it after the start.
 	ScrubEvery time.Duration
 	// Reserve is how many bytes of the disk new envelopes must leave; 0: the
-	// larger of four segments and 5 % of the disk, the latter 4 GiB at most.
+	// larger of four segments and 5 % of the disk, the latter 4 GiB at most. It
+	// is never less than what the spool needs to go on with what it has: a
+	// segment, and three times IndexMemory or so.
 	Reserve uint64
 	// Ballast is how much of the disk is set aside so that the index can go on
 	// when the disk is full, in bytes; 0: twice IndexMemory; below: none.
@@ -326,7 +337,7 @@ func (s *Spool) Close() error {
 	var err error
 	s.closing.Do(func() {
 		s.refuseAppends()
-		err = errors.Join(s.observed.Unregister(), s.store.Close(), s.journal.Close())
+		err = errors.Join(s.observed.Unregister(), s.closeIndex(), s.journal.Close())
 		if !s.ran.Swap(true) {
 			close(s.ended)
 		}

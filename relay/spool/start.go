@@ -20,8 +20,8 @@ func (s *Spool) open() (err error) {
 		return err
 	}
 	s.journal, err = journal.Open(journal.Config{
-		Dir: s.cfg.journalDir(), SegmentSize: s.cfg.SegmentSize, PoolSize: 1, FS: s.cfg.FS,
-		Logger: s.log, Meter: s.cfg.Meter,
+		Dir: s.cfg.journalDir(), SegmentSize: s.cfg.SegmentSize, PoolSize: 1, Floor: s.cfg.floor(),
+		FS: s.cfg.FS, Logger: s.log, Meter: s.cfg.Meter,
 	})
 	if err != nil {
 		return err
@@ -75,9 +75,14 @@ func (s *Spool) loadIndex() error {
 	return unfit(s.machine.load(v))
 }
 
+// closeIndex closes it, if there is room for what badger writes then; if not, it
+// is left as a kill would leave it.
 func (s *Spool) closeIndex() error {
 	if s.store == nil {
 		return nil
+	}
+	if err := s.makeRoom(); err != nil {
+		return fmt.Errorf("index is left as it is: %w", err)
 	}
 	return s.store.Close()
 }

@@ -36,6 +36,8 @@ import (
 //	held      id 16                                        empty; an operator holds it
 //	usage     length 1, sender                             envelopes accepted here and not settled, their bytes
 //	waiting   length 1, agency                             entries in that inbox
+//	chain     number modulo chainLength 4                  number 8: the last transactions (chain.go)
+//	quarantine id 16                                       since when; its content is damaged here
 //
 // An envelope is in away, origin, sole, dead and held, and counts in usage,
 // because its state says so; package spool keeps all of them in one function.

@@ -34,6 +34,7 @@ type disk struct {
 	stopped bool                               // it has
 	fault   func(op, name string, n int) error // asked before each changing call
 	log     []string                           // the changing calls
+	free    uint64                             // what Space says; 0: plenty
 }
 
 type change struct {
@@ -233,7 +234,14 @@ func (d *disk) SyncDir(dir string) error {
 	return nil
 }
 
-func (d *disk) Space(string) (free, total uint64, err error) { return 1 << 40, 1 << 41, nil }
+func (d *disk) Space(string) (free, total uint64, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.free > 0 {
+		return d.free, 1 << 41, nil
+	}
+	return 1 << 40, 1 << 41, nil
+}
 
 type diskFile struct {
 	d        *disk

@@ -108,6 +108,9 @@ type Config struct {
 	// 4096; 0 means 64 MiB. Segments of another size stay readable. A record
 	// that does not fit gets a longer segment of its own.
 	SegmentSize int64
+	// Floor is how many bytes of the disk stay free when a whole segment is made;
+	// below, short ones are, down to half of it.
+	Floor uint64
 	// PoolSize is how many recycled files wait to be used again; 0 means 4.
 	PoolSize int
 	// QueueBytes bounds the payload that waits for the writer; 0 means 16 MiB.
@@ -144,6 +147,7 @@ type Damage struct {
 type Journal struct {
 	dir         string
 	segmentSize int64
+	floor       uint64
 	poolSize    int
 	readOnly    bool
 	fs          FS

@@ -39,6 +39,7 @@ func open(c Config) (_ *Journal, err error) {
 		dir:         filepath.Clean(c.Dir),
 		segmentSize: orDefault(c.SegmentSize, defaultSegmentSize),
 		poolSize:    orDefault(c.PoolSize, defaultPoolSize),
+		floor:       c.Floor,
 		readOnly:    c.ReadOnly,
 		fs:          c.FS,
 		log:         c.Logger,

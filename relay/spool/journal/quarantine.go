@@ -44,8 +44,8 @@ func (j *Journal) putAside(number uint64) error {
 	return j.fs.SyncDir(dir)
 }
 
-// Stock has a spare file wait, if none does: the next start, and the next
-// segment, then need no room on the disk.
+// Stock has a spare file wait, if none does: the next start, or the next segment,
+// then needs no room on the disk. For that it may go down to half of the floor.
 func (j *Journal) Stock() error {
 	if err := j.stock(); err != nil {
 		return fmt.Errorf("keep a spare segment: %w", err)
@@ -53,7 +53,7 @@ func (j *Journal) Stock() error {
 	return nil
 }
 
-func (j *Journal) stock() (err error) {
+func (j *Journal) stock() error {
 	if j.readOnly {
 		return ErrReadOnly
 	}
@@ -67,31 +67,27 @@ func (j *Journal) stock() (err error) {
 	}
 	// The writer may have taken the one before, and not renamed it yet.
 	j.spares++
-	name, free := j.path(j.spares, suffixNew), j.path(j.spares, suffixFree)
-	f, err := j.fs.Create(name)
+	f, err := j.allocate(j.spares, j.segmentSize, j.floor/2)
 	if err != nil {
 		return err
 	}
-	undo := func(err error, name string) error {
-		return errors.Join(err, f.Close(), j.fs.Remove(name))
+	undo := func(err error) error { return errors.Join(err, f.file.Close(), j.fs.Remove(f.name)) }
+	if err := f.file.Sync(); err != nil {
+		return undo(err)
 	}
-	if err := f.Allocate(j.segmentSize); err != nil {
-		return undo(err, name)
+	free := j.path(j.spares, suffixFree)
+	if err := j.fs.Rename(f.name, free); err != nil {
+		return undo(err)
 	}
-	if err := f.Sync(); err != nil {
-		return undo(err, name)
-	}
-	if err := j.fs.Rename(name, free); err != nil {
-		return undo(err, name)
-	}
+	f.name = free
 	if err := j.fs.SyncDir(j.dir); err != nil {
-		return undo(err, free)
+		return undo(err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return f.Close()
+		return f.file.Close()
 	}
-	j.pool = append(j.pool, freeFile{name: free, file: f})
+	j.pool = append(j.pool, f)
 	return nil
 }

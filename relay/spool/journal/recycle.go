@@ -2,8 +2,10 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 )
 
 // create makes the file of a new segment that a record of this size fits in.
@@ -14,10 +16,9 @@ import (
 // empty segment. A recycled file still holds the records of its former
 // segment, none of which proves itself under the new number.
 func (j *Journal) create(number, first uint64, record int64) (*segment, error) {
-	size := fileSize(j.segmentSize, record)
-	spare, err := j.spare(number, size)
+	spare, size, err := j.spare(number, record)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("begin segment %d: %w", number, err)
 	}
 	h := segmentHeader{version: formatVersion, id: j.id, number: number, size: size, first: first}.encode()
 	if err := j.christen(spare, j.path(number, suffixLive), h, size); err != nil {
@@ -29,23 +30,50 @@ func (j *Journal) create(number, first uint64, record int64) (*segment, error) {
 	return s, nil
 }
 
-func (j *Journal) spare(number uint64, size int64) (freeFile, error) {
+// spare takes a file out of the pool, or makes one. Where there is no room for a
+// whole segment a short one is made: with it a journal can be opened, and go on
+// for a while, on a disk that others have filled. Without a record it is for a
+// start.
+func (j *Journal) spare(number uint64, record int64) (freeFile, int64, error) {
+	size := fileSize(j.segmentSize, record)
 	j.mu.Lock()
 	if n := len(j.pool); n > 0 && size == j.segmentSize {
 		f := j.pool[n-1]
 		j.pool = j.pool[:n-1]
 		j.mu.Unlock()
-		return f, nil
+		return f, size, nil
 	}
 	j.mu.Unlock()
+	f, err := j.allocate(number, size, j.floor)
+	if short := fileSize(min(shortSegment, j.segmentSize), record); errors.Is(err, syscall.ENOSPC) && (short < size || j.floor > 0) {
+		j.log.Warn("no room for a whole segment: a short one is begun", "segment", number, "bytes", short, "error", err)
+		floor := j.floor / 2
+		if record == 0 {
+			floor = 0 // without it there is no start
+		}
+		size = short
+		f, err = j.allocate(number, size, floor)
+	}
+	return f, size, err
+}
+
+// allocate makes a file of this size that is named as one in the making, and
+// leaves nothing behind if it cannot; so much of the disk has to stay free.
+func (j *Journal) allocate(number uint64, size int64, floor uint64) (freeFile, error) {
+	free, _, err := j.fs.Space(j.dir)
+	if err != nil {
+		return freeFile{}, err
+	}
+	if free < uint64(size)+floor {
+		return freeFile{}, fmt.Errorf("%d bytes are free, %d have to stay: %w", free, floor, syscall.ENOSPC)
+	}
 	name := j.path(number, suffixNew)
 	f, err := j.fs.Create(name)
 	if err != nil {
-		return freeFile{}, fmt.Errorf("begin segment %d: %w", number, err)
+		return freeFile{}, err
 	}
 	if err := f.Allocate(size); err != nil {
-		f.Close()
-		return freeFile{}, fmt.Errorf("begin segment %d of %d bytes: %w", number, size, err)
+		return freeFile{}, errors.Join(fmt.Errorf("allocate %d bytes: %w", size, err), f.Close(), j.fs.Remove(name))
 	}
 	return freeFile{name: name, file: f}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/truclienthong/truc/relay/spool/journal"
@@ -345,4 +346,73 @@ func (f *interrupted) Rename(from, to string) error {
 		f.before()
 	}
 	return f.disk.Rename(from, to)
+}
+
+// Where there is no room for a whole segment a short one does; what is short does
+// not stay when there is room.
+func TestShortSegmentsOnAFullDisk(t *testing.T) {
+	const floor = 3 << 20
+	d := newDisk(1)
+	config := journal.Config{Dir: "/j", FS: d, SegmentSize: 4 << 20, PoolSize: 2, Floor: floor}
+	sizes := func(j *journal.Journal) (all []int64) {
+		for _, s := range j.Segments() {
+			all = append(all, s.Size>>20)
+		}
+		return all
+	}
+	d.free = 4<<20 + floor - 1
+	j, err := journal.Open(config)
+	must(t, err)
+	r := run(j)
+	record := strings.Repeat("x", 600<<10)
+	for range 3 {
+		put(t, j, true, record)
+	}
+	put(t, j, true, strings.Repeat("y", 1800<<10))       // longer than a short segment
+	if got := sizes(j); fmt.Sprint(got) != "[1 1 1 1]" { // the last a page longer
+		t.Errorf("segments of %v MiB, want short ones", got)
+	}
+	d.free = 4<<20 + floor/2 - 1
+	if err := j.Stock(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("stock: %v, want ENOSPC", err)
+	}
+	must(t, r.end())
+	d.free = floor/2 + 1<<19
+	j, err = journal.Open(config)
+	must(t, err)
+	r = run(j)
+	put(t, j, true, record) // a start has a short one whatever is left
+	ticket, err := j.Append(t.Context(), true, entry(record))
+	must(t, err)
+	if _, err := ticket.Wait(t.Context()); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a second one below half of the floor: %v, want ENOSPC", err)
+	}
+	if err := r.end(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("the end: %v, want ENOSPC", err)
+	}
+	d.free = 1 << 19
+	if _, err := journal.Open(config); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("without room for a short one: %v, want ENOSPC", err)
+	}
+	d.free = 0
+	j, err = journal.Open(config)
+	must(t, err)
+	r = run(j)
+	if n := len(replayAll(t, j)); n != 5 {
+		t.Errorf("%d records, want 5", n)
+	}
+	for _, s := range j.Segments() {
+		if s.Sealed {
+			must(t, j.Recycle(s.Number))
+		}
+	}
+	if got := sizes(j); fmt.Sprint(got) != "[4]" {
+		t.Errorf("segments of %v MiB, want a whole one", got)
+	}
+	must(t, r.end())
+	for name := range d.names {
+		if strings.HasSuffix(name, ".free") {
+			t.Errorf("%s stays, which is short", name)
+		}
+	}
 }

@@ -39,6 +39,9 @@ const (
 	sealPayload    = 16
 	pageSize       = 4096
 
+	// shortSegment is the size of a segment where there is no room for a whole one.
+	shortSegment = 1 << 20
+
 	magic         = "trucjrnl"
 	formatVersion = 1
 
