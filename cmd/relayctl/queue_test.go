@@ -65,8 +65,11 @@ func TestQueue(t *testing.T) {
 	// It is sent again to where its recipient is now.
 	o.do("agency", "move", "G22", "nam")
 	o.stdin = id + "\n\n" + id + "\n"
-	if retried := o.do("queue", "retry", "-"); len(retried) != 1 || retried[0]["entries"] != 1.0 {
+	if retried := o.do("queue", "retry", "-", "--reason", "nhận lại được"); len(retried) != 1 || retried[0]["entries"] != 1.0 {
 		t.Errorf("retry: %v", retried)
+	}
+	if trace := o.run(t.Context(), "trace", id); !strings.Contains(trace.stdout, "nhận lại được") {
+		t.Errorf("the trace does not say why it was tried again: %s", trace.stdout)
 	}
 	o.until("it waits at the new home", func(rows []map[string]any) bool { return len(rows) == 1 && rows[0]["at"] == "nam" },
 		"queue", "list", "--agency", "G22")

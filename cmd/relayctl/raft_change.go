@@ -110,9 +110,8 @@ its documents. A leader hands leadership over first.
 ` + doneHelp
 
 const removeHelp = `Take a relay out of Raft. A leader hands leadership over first. It no longer learns
-of changes of the directory: move its agencies to other relays before ("relayctl
-agency list", "relayctl agency move"), let it hand on what it has, and stop it.
-It stays in "relayctl relay list".
+of changes of the directory: drain and retire it before ("relayctl relay drain",
+"relayctl relay retire"), and stop it then. It stays in "relayctl relay list".
 
 ` + doneHelp
 
