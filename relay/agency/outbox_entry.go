@@ -201,7 +201,11 @@ func (e *entry) note() {
 }
 
 func (e *entry) replaceState() error {
-	if err := e.writeJSON(replacing, e.state); err != nil {
+	text, err := json.MarshalIndent(e.state, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(e.path, replacing), append(text, '\n'), keptFileMode); err != nil {
 		return err
 	}
 	return e.outbox.config.disk.Rename(filepath.Join(e.path, replacing), filepath.Join(e.path, stateFile))

@@ -38,7 +38,8 @@ import (
 //	        4  .new-x is renamed to <key>; it is there, or after a power failure not
 //	        5  the outbox is synced. The document is in the outbox. Only now a relay
 //	           hears of it, and only now Submit can return a receipt or a KeptError
-//	tell    6  state.json is replaced by rename; lost or not, it can be asked anew
+//	tell    6  state.json is replaced by rename, and not synced: old, new or empty,
+//	           what it says can be asked for again
 //	remove  7  <key> is renamed to .gone-x; it is there, or after a power failure
 //	           still <key>, and handed over again, which is a repeat
 //	        8  the outbox is synced, so that a removed file is never one of <key>
