@@ -29,6 +29,8 @@ type Sent struct {
 	To []string
 	// Sums are the SHA-256 of the files by name.
 	Sums map[string][32]byte
+
+	delivered bool // whether the recipients do not receive by the harness, and have it
 }
 
 // ID of the envelope.

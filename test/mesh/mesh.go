@@ -16,10 +16,12 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -65,7 +67,8 @@ type Mesh struct {
 	mu       sync.Mutex // owns what follows
 	relays   map[string]relay
 	agencies map[string]*Agency
-	conns    []*Operator
+	conns    map[string]*Operator // by relay
+	retired  []*Operator
 	sent     []*Sent
 
 	links     *links // set at the start
@@ -88,7 +91,8 @@ func Start(t testing.TB, config Config) *Mesh {
 		config.Relays = dev.Relays
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &Mesh{t: t, config: config, ctx: ctx, relays: map[string]relay{}, agencies: map[string]*Agency{}}
+	m := &Mesh{t: t, config: config, ctx: ctx, relays: map[string]relay{}, agencies: map[string]*Agency{},
+		conns: map[string]*Operator{}}
 	dir := t.TempDir()
 	base := freePorts(t, 2*len(config.Relays)+4)
 	m.Layout = dev.Default(dir, base)
@@ -129,7 +133,7 @@ func (m *Mesh) end(cancel context.CancelFunc) {
 	for _, a := range m.agencies {
 		a.close()
 	}
-	for _, conn := range m.conns {
+	for _, conn := range slices.AppendSeq(m.retired, maps.Values(m.conns)) {
 		conn.Close()
 	}
 	for id, r := range m.relays {
@@ -219,22 +223,42 @@ func (m *Mesh) showLogs() {
 	}
 }
 
+// handedOut are the ports of all meshes of this process, which may be starting at
+// the same time.
+var handedOut struct {
+	mu    sync.Mutex
+	ports map[int]bool
+}
+
 // freePorts finds n ports in a row that nobody listens on, below the range from
 // which the system picks ports of outgoing connections.
 func freePorts(t testing.TB, n int) int {
 	t.Helper()
+	handedOut.mu.Lock()
+	defer handedOut.mu.Unlock()
+	if handedOut.ports == nil {
+		handedOut.ports = map[int]bool{}
+	}
 	for range 100 {
 		base := 10_000 + rand.IntN(20_000)
-		if portsFree(base, n) {
-			return base
+		if !portsFree(base, n) {
+			continue
 		}
+		for port := base; port < base+n; port++ {
+			handedOut.ports[port] = true
+		}
+		return base
 	}
 	t.Fatalf("no %d free ports in a row", n)
 	return 0
 }
 
+// portsFree requires handedOut.mu.
 func portsFree(base, n int) bool {
 	for port := base; port < base+n; port++ {
+		if handedOut.ports[port] {
+			return false
+		}
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(port)))
 		if err != nil {
 			return false
@@ -247,7 +271,8 @@ func portsFree(base, n int) bool {
 // Operator is an operator's connection to one relay.
 type Operator = dev.Operator
 
-// Operator returns a connection to the relay, or to any where id is empty.
+// Operator returns a connection to the relay, or to any that runs where id is
+// empty. It is kept until the relay is started anew.
 func (m *Mesh) Operator(id string) *Operator {
 	m.t.Helper()
 	m.mu.Lock()
@@ -262,8 +287,11 @@ func (m *Mesh) Operator(id string) *Operator {
 			id = running
 		}
 	}
+	if conn, ok := m.conns[id]; ok {
+		return conn
+	}
 	conn, err := m.Layout.DialOperator(m.operator, id)
 	m.check("operator's connection", err)
-	m.conns = append(m.conns, conn)
+	m.conns[id] = conn
 	return conn
 }

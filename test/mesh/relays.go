@@ -26,6 +26,11 @@ func (m *Mesh) StartRelay(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.relays[id] = r
+	if conn, ok := m.conns[id]; ok {
+		// It waits longer and longer for a relay that was away.
+		m.retired = append(m.retired, conn)
+		delete(m.conns, id)
+	}
 }
 
 // AddRelay starts a relay that is no first voter; bring it into Raft next. With

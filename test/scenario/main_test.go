@@ -3,13 +3,22 @@
 package scenario
 
 import (
+	"flag"
 	"os"
 	"testing"
 
 	"github.com/truclienthong/truc/test/mesh"
 )
 
+// Scenarios that mostly wait, for links to be given up or a relay to be missed,
+// do so beside one another.
+const besideOneAnother = "4"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", besideOneAnother); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	mesh.RemoveBinaries()
 	os.Exit(code)
