@@ -84,6 +84,7 @@ func TestDrainAndRetire(t *testing.T) {
 	}
 	o.refused([]string{"relay", "retire", "nam"}, "drain it first")
 	o.do("relay", "drain", "nam")
+	o.do("raft", "transfer-leader", "nam") // which makes no difference
 	result := o.do("relay", "retire", "nam")[0]
 	if result["done"] != "retired" || result["raft_member"] != true || result["next"] != "relayctl raft remove nam" {
 		t.Errorf("retire: %v", result)
