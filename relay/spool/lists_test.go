@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,30 +101,31 @@ func TestRecount(t *testing.T) {
 	since := now.Now()
 	late := newParcel(50, 10).fromSender().inbox("A")
 	n.mustPut(late)
-	stop := make(chan struct{})
-	busy := make(chan struct{})
-	go func() {
-		defer close(busy)
-		for i := uint64(100); ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
+	ctx, stop := context.WithCancel(t.Context())
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	defer stop()
+	for w := range uint64(8) {
+		busy.Go(func() {
+			for i := 100 + w; ctx.Err() == nil; i += 8 {
+				p := newParcel(i, 10).fromSender().inbox("A")
+				if _, err := n.put(p); err != nil {
+					t.Error(err)
+				}
+				if _, err := n.Settle(context.Background(), []envelope.Settlement{{ID: p.ID, Agency: "A", Transport: done}}); err != nil {
+					t.Error(err)
+				}
 			}
-			p := newParcel(i, 10).fromSender().inbox("A")
-			p.Sender = "H27"
-			n.mustPut(p)
-			n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
-		}
-	}()
-	for range 20 {
+		})
+	}
+	for range 60 {
 		got, err := n.Recount(t.Context(), time.Time{}, nil)
 		if err != nil || got.Counted != got.Kept || got.Kept.Accepted < 41 || len(got.Findings) > 0 {
 			t.Fatalf("recount %+v, %v, want that it agrees", got, err)
 		}
 	}
-	close(stop)
-	<-busy
+	stop()
+	busy.Wait()
 	places := make(map[string]int)
 	got, err := n.Recount(t.Context(), time.Time{}, func(p spool.Pending) error {
 		places[fmt.Sprint(p.Agency, p.Place, p.Home)]++
@@ -135,8 +137,6 @@ func TestRecount(t *testing.T) {
 	if got, err := n.Recount(t.Context(), since, nil); err != nil || got.Counted.Accepted-got.Counted.Delivered != 1 {
 		t.Errorf("recount since the last hour: %+v, %v, want one pending", got, err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
 	if _, err := n.Recount(ctx, since, nil); err == nil {
 		t.Error("a recount that nobody waits for ends in good order")
 	}
