@@ -34,6 +34,7 @@ func BenchmarkCommit(b *testing.B) {
 					for pb.Next() {
 						c := template.Custody
 						c.Header = fmt.Appendf(nil, "header %d", seed.Add(1))
+						c.DocumentID = string(c.Header)
 						c.ID = envelope.ComputeID("H26", "", c.Header)
 						c.Inboxes = append(c.Inboxes, "A")
 						in, err := s.Begin(ctx, &c)
