@@ -18,7 +18,6 @@ import (
 // deleted may be gone or not.
 type powerDisk struct {
 	agency.Disk
-	root string
 	// files and folders by inode. One test at a time writes.
 	files   map[uint64][]byte
 	folders map[uint64]map[string]uint64
