@@ -130,7 +130,9 @@ func watchDrain(ctx context.Context, w io.Writer, c *operator.Conn, relay *direc
 		switch {
 		case err == nil:
 			return signed, nil
-		case ctx.Err() != nil:
+		case over(ctx):
+			<-ctx.Done()
+			d.explain(context.WithoutCancel(ctx))
 			return nil, context.Cause(ctx)
 		case wrongState(err) && time.Since(d.began) < learnWithin:
 			// It has not heard that it drains.
@@ -142,9 +144,17 @@ func watchDrain(ctx context.Context, w io.Writer, c *operator.Conn, relay *direc
 		select {
 		case <-time.After(askAgain):
 		case <-ctx.Done():
+			d.explain(context.WithoutCancel(ctx))
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// over reports whether a context has ended, or is about to: gRPC looks at the
+// clock by itself.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // drainWatch is one drain as it is watched.
@@ -192,7 +202,7 @@ func (d *drainWatch) follow(ctx context.Context) ([]byte, error) {
 // explain says what waits at the relay, and which of its destinations it does
 // not reach.
 func (d *drainWatch) explain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, explainEvery)
+	ctx, cancel := context.WithTimeout(ctx, healthWithin)
 	defer cancel()
 	shape, err := d.there.Custody.ShapeQueue(ctx, &adminv1.ShapeQueueRequest{})
 	if err != nil {

@@ -128,6 +128,24 @@ func TestDrainWaits(t *testing.T) {
 	o.Agency("G22").Receive()
 }
 
+// A relay that is not reached keeps a drain from ending while something waits
+// for it, and is named.
+func TestDrainNamesWhoIsNotReached(t *testing.T) {
+	t.Parallel()
+	o := newConsole(t)
+	o.StopRelay("trung")
+	recipient := o.Agency("H41") // at home there
+	sender := o.Agency("H26.12.05")
+	for range 2 {
+		sender.Send(files("công văn"), "H41")
+	}
+	at := o.until("they wait", func(rows []map[string]any) bool { return len(rows) == 2 && rows[0]["bare"] == false }, "queue", "list", "--to", "trung")[0]["at"].(string)
+	o.refused([]string{"relay", "drain", at, "--timeout", "3s"}, "relay trung", "not reach", "goes on draining")
+	o.StartRelay("trung")
+	o.do("relay", "drain", at, "--timeout", "50s")
+	recipient.Receive()
+}
+
 // A relay that is gone is given up; one that answers is not.
 func TestRetireLost(t *testing.T) {
 	t.Parallel()
