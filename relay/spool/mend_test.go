@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
@@ -368,6 +369,54 @@ func TestDamagedStatementsAreWrittenAgain(t *testing.T) {
 	}
 	n.end()
 	check(t, cfg)
+}
+
+// A release that cannot be read any more is said again: what was settled does not
+// come back from older segments when the index is lost.
+func TestAReleaseInADamagedSegmentStays(t *testing.T) {
+	cfg := config(t)
+	cfg.SegmentSize = 256 << 10
+	cfg = spool.Vigilant(cfg)
+	cfg.CopyAfter = time.Hour // the old segment stays where it is
+	n := start(t, cfg)
+	cold, gone := newParcel(1, 200_000).inbox("COLD"), newParcel(2, 1000).inbox("GONE")
+	n.mustPut(cold)
+	n.mustPut(gone)
+	n.mustPut(newParcel(3, 200_000).inbox("COLD"))
+	n.settle(1, envelope.Settlement{ID: gone.ID, Agency: "GONE", Transport: done})
+	eventually(t, "the release", func() bool { r := n.record(gone); return r.ContentReleased })
+	n.mustPut(newParcel(4, 200_000).inbox("COLD"))
+	names, err := filepath.Glob(filepath.Join(cfg.Dir, "journal", "*.segment"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	for i, name := range slices.Backward(names) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := bytes.LastIndex(b, gone.ID[:]); at >= 0 {
+			if i == 0 {
+				t.Fatal("the release is where the envelope is")
+			}
+			turnBit(t, name, int64(at), 0)
+			break
+		}
+	}
+	eventually(t, "the damaged segment to be put aside", func() bool { return len(putAside(t, cfg)) == 1 })
+	n.end()
+	if err := os.RemoveAll(filepath.Join(cfg.Dir, "index")); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, cfg)
+	if got := n.inboxOf("GONE"); len(got) != 0 {
+		t.Errorf("%d envelopes that were settled wait again", len(got))
+	}
+	n.wantContent(cold)
+	if got := n.inboxOf("COLD"); len(got) != 3 {
+		t.Errorf("%d envelopes wait, want 3", len(got))
+	}
 }
 
 // What was on its way in begins anew.

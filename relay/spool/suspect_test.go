@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -272,12 +273,24 @@ func TestAnIndexThatWentBackIsRebuilt(t *testing.T) {
 	old := t.TempDir()
 	copyTree(t, filepath.Join(cfg.Dir, "index"), old)
 	n = start(t, cfg)
-	before := n.Stats().Segments
 	for _, p := range gone {
 		n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
 	}
+	segments := func() []string {
+		names, err := filepath.Glob(filepath.Join(cfg.Dir, "journal", "*.segment"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	before := segments()
 	n.fill(100, cfg)
-	eventually(t, "segments to be recycled", func() bool { return n.Stats().Segments < before })
+	n.fill(200, cfg)
+	// What was said of those that are gone is gone as well.
+	eventually(t, "segments to be recycled", func() bool {
+		now := segments()
+		return !slices.ContainsFunc(before, func(name string) bool { return slices.Contains(now, name) })
+	})
 	want := n.custody(kept)
 	n.end()
 	dir := filepath.Join(cfg.Dir, "index")
