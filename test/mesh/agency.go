@@ -44,10 +44,11 @@ type Agency struct {
 	// Folder is where arrivals are saved.
 	Folder string
 
-	receiving sync.WaitGroup
-	stop      context.CancelFunc
+	running sync.WaitGroup
 
 	mu       sync.Mutex // owns what follows
+	stops    []context.CancelFunc
+	outbox   *agency.Outbox
 	receives bool
 	number   int
 	arrived  map[envelope.ID]int // times an arrival was new to the folder
@@ -69,16 +70,27 @@ func (m *Mesh) Agency(code string) *Agency {
 	client, err := agency.New(config)
 	m.check("client of "+code, err)
 	a := &Agency{m: m, Code: code, Client: client, Folder: filepath.Join(m.Layout.Dir, "folders", code),
-		stop: func() {}, arrived: map[envelope.ID]int{}, received: make(chan struct{})}
+		arrived: map[envelope.ID]int{}, received: make(chan struct{})}
 	m.check("folder of "+code, os.MkdirAll(a.Folder, 0o755))
 	m.agencies[code] = a
 	return a
 }
 
 func (a *Agency) close() {
-	a.stop()
-	a.receiving.Wait()
+	a.mu.Lock()
+	stops := a.stops
+	a.mu.Unlock()
+	for _, stop := range stops {
+		stop()
+	}
+	a.running.Wait()
 	_ = a.Client.Close()
+}
+
+func (a *Agency) onClose(stop context.CancelFunc) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stops = append(a.stops, stop)
 }
 
 // Document is a document ready to be sent; change its header before Submit.
@@ -131,7 +143,7 @@ func (a *Agency) Send(files Files, to ...string) *Sent {
 // TrySend submits a document; only one that was accepted is noted as sent. To
 // are the agencies that have to receive it.
 func (a *Agency) TrySend(ctx context.Context, document agency.Document, files Files, to ...string) (*Sent, error) {
-	receipt, err := a.Client.Submit(ctx, document)
+	receipt, err := a.submit(ctx, document)
 	if err != nil {
 		return nil, err
 	}
@@ -153,10 +165,11 @@ func (m *Mesh) Note(sent *Sent) {
 // Receive starts saving and confirming what arrives, until the test ends.
 func (a *Agency) Receive() {
 	ctx, stop := context.WithCancel(a.m.ctx)
+	a.onClose(stop)
 	a.mu.Lock()
-	a.stop, a.receives = stop, true
+	a.receives = true
 	a.mu.Unlock()
-	a.receiving.Go(func() {
+	a.running.Go(func() {
 		for arrival, err := range a.Client.Receive(ctx, agency.ReceiveOptions{}) {
 			if err == nil {
 				err = a.take(ctx, arrival)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,12 @@ import (
 // document, and the sender's track says so.
 func (m *Mesh) Settle() {
 	m.t.Helper()
+	m.mu.Lock()
+	agencies := slices.Collect(maps.Values(m.agencies))
+	m.mu.Unlock()
+	for _, a := range agencies {
+		a.emptyOutbox()
+	}
 	for _, sent := range m.allSent() {
 		for _, code := range sent.To {
 			if a, ok := m.receiver(code); ok {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/truclienthong/truc/cmd/relayd/sample"
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
-	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/test/mesh"
@@ -58,63 +57,6 @@ func TestIngressRelayKilled(t *testing.T) {
 		group.Wait()
 		m.KillRelay("nam")
 		m.StartRelay("nam")
-	}
-}
-
-// The leader is killed while the directory is being written to: every write
-// that was answered is there, once, and documents go on meanwhile.
-func TestLeaderKilledUnderDirectoryWrites(t *testing.T) {
-	m := mesh.Start(t, mesh.Config{Processes: true})
-	leader := leaderOf(t, m)
-	var others []string
-	for _, r := range []string{"bac", "trung", "nam"} {
-		if r != leader {
-			others = append(others, r)
-		}
-	}
-	// Sender and recipient live where no relay dies.
-	codes := map[string]string{"bac": "G22", "trung": "H17", "nam": "H13"}
-	sender, recipient := m.Agency(codes[others[0]]), m.Agency(codes[others[1]])
-	recipient.Receive()
-
-	const writes = 60
-	operator := m.Operator(others[0])
-	written := make(chan string, writes)
-	var group sync.WaitGroup
-	group.Go(func() {
-		defer close(written)
-		for i := range writes {
-			name := fmt.Sprintf("write-%d", i)
-			_, err := operator.Change(t.Context(), &directoryv1.Command{Change: &directoryv1.Command_SetGroup{
-				SetGroup: &directoryv1.SetGroup{Group: &directoryv1.Group{Name: name, AgencyCodes: []string{"G22"}}}}})
-			if err != nil {
-				t.Errorf("directory write %d: %v", i, err)
-				return
-			}
-			if i == writes/3 {
-				m.KillRelay(leader)
-			}
-			written <- name
-		}
-	})
-	for i := range 20 {
-		sender.Send(mesh.Files{"cv.pdf": sample.PDF(fmt.Sprint(i), 10_000)}, recipient.Code)
-	}
-	group.Wait()
-	m.StartRelay(leader)
-	m.AwaitServing()
-	for _, relay := range []string{"bac", "trung", "nam"} {
-		groups, err := m.Operator(relay).Directory.ListGroups(t.Context(),
-			&adminv1.ListGroupsRequest{Consistency: adminv1.Consistency_CONSISTENCY_LINEARIZABLE})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := len(groups.GetGroups()); got != writes {
-			t.Errorf("relay %s has %d groups, want %d", relay, got, writes)
-		}
-	}
-	if n := len(written); n != writes {
-		t.Errorf("%d writes answered, want %d", n, writes)
 	}
 }
 
