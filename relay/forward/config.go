@@ -132,6 +132,7 @@ type Config struct {
 	// content travels in chunks at once; 8.
 	Transfers int
 	// ChunkSize is the size of chunks sent, in bytes, 256 KiB to 1 MiB; 256 KiB.
+	// They begin smaller, and stay so on a slow link.
 	ChunkSize int
 
 	// MaxOffers is the most offers with content inside that are being taken at

@@ -173,7 +173,7 @@ func (fd *feeder) start(ctx context.Context, e pick, now time.Time) (started boo
 		return false, until
 	}
 	o := fd.f.outlet(hop, fd.urgent)
-	large := e.Size > InlineLimit
+	large := e.Size > o.slow.inlineLimit()
 	switch {
 	case large && fd.transfer == fd.f.Transfers:
 		fd.d.breaker.unused(p)
@@ -199,7 +199,7 @@ func (fd *feeder) start(ctx context.Context, e pick, now time.Time) (started boo
 	fd.underWay[e.ID] = true
 	fd.picked(e)
 	fd.work.Go(func() {
-		gone := fd.f.trying(ctx, &attempt{destination: fd.d, entry: e.QueueEntry, outlet: o, pass: p})
+		gone := fd.f.trying(ctx, &attempt{destination: fd.d, entry: e.QueueEntry, outlet: o, pass: p, large: large})
 		if !large {
 			<-o.offers
 		}

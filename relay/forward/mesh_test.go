@@ -162,11 +162,10 @@ func (n *node) start() {
 		cancel()
 		server.GracefulStop() // sessions end by themselves
 		running.Wait()
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		for key, c := range n.clients {
-			_ = c.Close()
-			delete(n.clients, key)
+		var clients map[string]*grpc.ClientConn
+		n.set(func() { clients, n.clients = n.clients, make(map[string]*grpc.ClientConn) })
+		for _, c := range clients {
+			_ = c.Close() // waits for dials, which want the lock
 		}
 		n.stop = nil
 	}

@@ -23,19 +23,13 @@ type attempt struct {
 	entry       envelope.QueueEntry
 	outlet      *outlet
 	pass        pass
+	large       bool // its content travels in chunks
 
 	record   *envelope.Record
 	agencies []routing.AgencyCode // recipients it is offered for; none of a report or a copy
 	kept     []routing.AgencyCode // recipients that a copy stands for
 	offered  time.Time
 }
-
-// A chunk that takes longer than slowChunk to send is followed by smaller ones,
-// down to minChunk bytes.
-const (
-	slowChunk = time.Second
-	minChunk  = 16 << 10
-)
 
 // errContent marks a failure to read this relay's own copy.
 var errContent = errors.New("content cannot be read")
@@ -109,7 +103,7 @@ func (a *attempt) answered() { a.destination.breaker.answered(a.pass) }
 // which belongs to the offer's span: it is opened with parent.
 func (f *Forwarder) offerOnce(ctx, parent context.Context, a *attempt) (*relayv1.PassResponse, error) {
 	offer := f.makeOffer(ctx, a)
-	if a.entry.Size <= InlineLimit {
+	if !a.large {
 		room := int64(a.entry.Size)
 		if err := a.outlet.inline.Acquire(ctx, room); err != nil {
 			return nil, err
@@ -126,22 +120,28 @@ func (f *Forwarder) offerOnce(ctx, parent context.Context, a *attempt) (*relayv1
 		return nil, err
 	}
 	a.offered = f.Clock()
+	start, content := time.Now(), uint64(0) // content that was sent
 	answers, err := s.offer(offer)
 	if err != nil {
 		return nil, err
 	}
 	defer s.forget(offer.Number)
 	if offer.HasContent {
-		f.telemetry.sent(ctx, a.outlet, a.record.Size())
+		content = a.record.Size()
+		f.telemetry.sent(ctx, a.outlet, content)
 	}
 	offer.Content = nil // sent; room for others
 	for resumed := false; ; resumed = true {
 		answer, err := s.answer(answers)
 		if err != nil {
+			a.outlet.slow.cut(offer.HasContent, err)
 			return nil, err
 		}
 		resume, ok := answer.GetMessage().(*relayv1.PassResponse_Resume)
 		if !ok {
+			if answer.GetAccepted() != nil {
+				a.outlet.slow.through(content, time.Since(start))
+			}
 			return answer, nil
 		}
 		if resumed || offer.HasContent {
@@ -150,6 +150,10 @@ func (f *Forwarder) offerOnce(ctx, parent context.Context, a *attempt) (*relayv1
 			return nil, err
 		}
 		a.answered() // else a large file would keep the others waiting
+		content = a.record.Size()
+		for _, have := range resume.Resume.GetOffsets() {
+			content -= min(have, content)
+		}
 		if err := f.sendParts(ctx, s, a, offer.Number, resume.Resume.GetOffsets(), answers); err != nil {
 			if errors.Is(err, errContent) {
 				return nil, errors.Join(err, s.send(&relayv1.PassRequest{Message: &relayv1.PassRequest_Cancel{
@@ -265,14 +269,14 @@ func (f *Forwarder) sendParts(ctx context.Context, s *session, a *attempt, numbe
 			continue
 		}
 		var sendErr error
-		size := f.ChunkSize
+		var size chunkSize
 		err := f.readPart(a.entry.ID, i, offsets[i], func(reader io.Reader) error {
 			for at := offsets[i]; at < p.Size; {
 				if len(answers) > 0 || ctx.Err() != nil {
 					return nil // refused before the end, or stopping
 				}
 				// A fresh buffer each: grpc may look at a message after Send.
-				data := make([]byte, min(uint64(size), p.Size-at))
+				data := make([]byte, min(uint64(size.next(f.ChunkSize)), p.Size-at))
 				start := time.Now()
 				if _, err := io.ReadFull(reader, data); err != nil {
 					return err
@@ -282,13 +286,10 @@ func (f *Forwarder) sendParts(ctx context.Context, s *session, a *attempt, numbe
 				}}); sendErr != nil {
 					return nil
 				}
-				// A full chunk is about what fits between the two unread: the
-				// one before it has got through. On a slow link smaller ones
-				// give others their turn, and show that it is alive.
+				// Few chunks fit between the two unread: those before have got
+				// through.
 				f.links.heard(s.peer)
-				if time.Since(start) > slowChunk {
-					size = max(size/2, minChunk)
-				}
+				size.took(time.Since(start))
 				f.telemetry.sent(ctx, a.outlet, uint64(len(data)))
 				at += uint64(len(data))
 			}

@@ -37,6 +37,7 @@ type outlet struct {
 	f      *Forwarder
 	offers chan struct{}       // places for offers with content inside
 	inline *semaphore.Weighted // room for that content, in bytes
+	slow   slowness
 
 	opening chan struct{} // held while a session is opened
 	mu      sync.Mutex

@@ -260,32 +260,38 @@ func TestSilentSessions(t *testing.T) {
 }
 
 // A slow link is full of urgent envelopes, so that probes do not get through in
-// time: it is not taken for dead, and nothing is sent twice.
+// time: it is not taken for dead, and nothing is sent twice. Where one that
+// rides inside its offer keeps the link for longer than the peer may be silent,
+// that is found out once, and the rest gets through.
 func TestSlowLink(t *testing.T) {
-	for name, c := range map[string]struct{ size, count int }{"small": {200 << 10, 25}, "large": {large, 2}} {
+	for name, c := range map[string]struct{ size, count, rate, sessions, repeats int }{
+		"small":          {size: 200 << 10, count: 25, rate: 40 << 10, sessions: 1},
+		"large":          {size: large, count: 2, rate: 20 << 10, sessions: 1},
+		"small, slowest": {size: 250 << 10, count: 12, rate: 20 << 10, sessions: 2, repeats: 12},
+	} {
 		t.Run(name, func(t *testing.T) {
 			inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
 				n := m.nodes[nam]
-				counted, size := n.count(), c.size
+				counted := n.count()
 				// What waits in front of the link delays a probe for seconds.
-				m.lines[[2]routing.RelayID{bac, nam}] = line{rate: 40 << 10, buffer: 200 << 10}
+				m.lines[[2]routing.RelayID{bac, nam}] = line{rate: c.rate, buffer: 5 * c.rate}
 				m.start()
 				until(t, "link up", func() bool { return m.usable(bac, nam) })
 				var sent []envelope.ID
 				for i := range c.count {
-					content := bulk(size)
+					content := bulk(c.size)
 					sent = append(sent, m.nodes[bac].accept(letter(fmt.Sprint(i), hoaToc, content), [][]byte{content}, atNam))
 				}
 				until(t, "all delivered", func() bool { return m.nodes[bac].spool.queued() == 0 })
-				if got := n.sessionsOpened(); got != 1 {
-					t.Errorf("%d sessions, want 1", got)
+				if got := n.sessionsOpened(); got > c.sessions {
+					t.Errorf("%d sessions, want at most %d", got, c.sessions)
 				}
-				if got := counted.repeats(); got != 0 {
-					t.Errorf("%d offers were repeated", got)
+				if got := counted.repeats(); got > c.repeats {
+					t.Errorf("%d offers were repeated, want at most %d", got, c.repeats)
 				}
 				for _, id := range sent {
-					if got := n.spool.writtenOf(id); got != size {
-						t.Errorf("%d bytes were written, want %d", got, size)
+					if got := n.spool.writtenOf(id); got != c.size {
+						t.Errorf("%d bytes were written, want %d", got, c.size)
 					}
 				}
 			})
