@@ -85,7 +85,7 @@ func (r *Relay) permitRelay(identity tls.Identity, method string) error {
 	entry, ok := r.config.Directory.View().Relay(routing.RelayID(identity.Name))
 	if gone(entry) && !handingOver[method] {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_IDENTITY,
-			"relay %s was taken out of the mesh; it has to come back under another id", identity.Name)
+			"relay %[1]s was taken out of the mesh; `relayctl relay activate %[1]s` brings it back", identity.Name)
 	}
 	if !ok && method != directoryv1.ReplicationService_Propose_FullMethodName {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING,

@@ -112,7 +112,7 @@ func newRelayDrain(options *cli.Options) *cobra.Command {
 // gone refuses what only a relay in service can do.
 func gone(relay *directoryv1.Relay) error {
 	return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_WRONG_STATE,
-		"relay %s is %s; it can come back under another id only", relay.GetId(), word(relay.GetState().String(), "RELAY_STATE_"))
+		"relay %[1]s is %[2]s; `relayctl relay activate %[1]s` brings it back first", relay.GetId(), word(relay.GetState().String(), "RELAY_STATE_"))
 }
 
 // watchDrain tells how far a relay is until it has handed everything over, and
@@ -301,9 +301,13 @@ func statementOf(c *operator.Conn, id string, signed []byte) (drainStatement, er
 
 func newRelayActivate(options *cli.Options) *cobra.Command {
 	return &cobra.Command{
-		Use: "activate ID", Short: "Make a relay that drains active again", Args: cobra.ExactArgs(1),
-		Long: `Make a relay that drains active again. Agencies that moved away stay where they are:
+		Use: "activate ID", Short: "Make a relay active again that drains or was taken out", Args: cobra.ExactArgs(1),
+		Long: `Make a relay active again that drains, was retired, or was given up as lost and
+came back. It takes envelopes again; agencies that moved away stay where they are:
 "relayctl agency move CODE ID" brings them back.
+
+A relay that comes back with its disk needs no command to hand over what it still
+holds: it does so by itself, also while it counts as lost.
 
 ` + changedFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -311,13 +315,10 @@ func newRelayActivate(options *cli.Options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v, err := c.Relay(cmd.Context(), args[0])
+			_, err = c.Relay(cmd.Context(), args[0])
 			c.Close()
 			if err != nil {
 				return err
-			}
-			if !operator.InService(v.GetRelay()) {
-				return gone(v.GetRelay())
 			}
 			return changeDirectory(cmd, options, "active", args[0], &directoryv1.Command{Change: &directoryv1.Command_SetRelayState{
 				SetRelayState: &directoryv1.SetRelayState{RelayId: args[0], State: directoryv1.RelayState_RELAY_STATE_ACTIVE}}})

@@ -90,8 +90,7 @@ func TestDrainAndRetire(t *testing.T) {
 		t.Errorf("retire: %v", result)
 	}
 	o.refused([]string{"relay", "retire", "nam"}, "retired already")
-	o.refused([]string{"relay", "drain", "nam"}, "another id")
-	o.refused([]string{"relay", "activate", "nam"}, "another id")
+	o.refused([]string{"relay", "drain", "nam"}, "relayctl relay activate nam")
 	o.do("raft", "remove", "nam")
 	o.StopRelay("nam")
 

@@ -172,7 +172,7 @@ func TestCertificates(t *testing.T) {
 		"agency on an admin call":        {good, domain + "/agency/G22", tomorrow, members, codes.PermissionDenied, wrong},
 		"relay on an agency call":        {good, domain + "/relay/bac", tomorrow, attach, codes.PermissionDenied, wrong},
 		"relay on an admin call":         {good, domain + "/relay/bac", tomorrow, members, codes.PermissionDenied, wrong},
-		"relay that is not registered":   {good, domain + "/relay/nowhere", tomorrow, probe, codes.PermissionDenied, wrong},
+		"relay that is not registered":   {good, domain + "/relay/nowhere", tomorrow, probe, codes.Unavailable, exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING},
 		"operator on an agency call":     {good, domain + "/operator/dev", tomorrow, attach, codes.PermissionDenied, wrong},
 		"operator on a peer call":        {good, domain + "/operator/dev", tomorrow, probe, codes.PermissionDenied, wrong},
 		"gateway that is not registered": {good, domain + "/gateway/g1", tomorrow, attach, codes.PermissionDenied, exchangev1.ErrorReason_ERROR_REASON_GATEWAY_NOT_AUTHORIZED},
