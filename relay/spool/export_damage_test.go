@@ -1,6 +1,10 @@
 package spool
 
-import "time"
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+)
 
 // Vigilant looks for damage, mends and keeps the reserve without pause.
 func Vigilant(cfg Config) Config {
@@ -20,3 +24,12 @@ func Careless(cfg Config) Config {
 
 // Failing is closed when the spool has failed.
 func (s *Spool) Failing() <-chan struct{} { return s.failing.Done() }
+
+// Counted reports whether the index still counts the segment in a file.
+func (s *Spool) Counted(file string) bool {
+	var n uint64
+	fmt.Sscanf(filepath.Base(file), "%x.segment", &n)
+	s.machine.mu.Lock()
+	defer s.machine.mu.Unlock()
+	return s.machine.segments[n] != nil
+}

@@ -371,6 +371,52 @@ func TestDamagedStatementsAreWrittenAgain(t *testing.T) {
 	check(t, cfg)
 }
 
+// A file of the journal that is gone is like one of which nothing can be read.
+func TestAMissingSegmentIsMended(t *testing.T) {
+	cfg := spool.Vigilant(config(t))
+	other := new(holder)
+	cfg.Mend = other.Mend
+	n := start(t, cfg)
+	var all []*parcel
+	for i := range uint64(12) {
+		p := newParcel(i, []int{100_000, 400_000}[i%2]).fromSender().inbox("A").onward("nam", "B")
+		all = append(all, p)
+		other.has(p)
+		n.mustPut(p)
+		n.handOn(p, "nam", "nam", "B")
+	}
+	want := n.custody(all)
+	n.end()
+	file, _, _, err := spool.Locate(cfg.Dir, all[4].ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, cfg)
+	eventually(t, "what is missing to be mended", func() bool {
+		st := n.Stats()
+		return st.Repaired > 0 && st.Quarantined == 0
+	})
+	if got := n.custody(all); got != want {
+		t.Errorf("custody is\n%s\nwant\n%s", got, want)
+	}
+	if st := n.Stats(); st.Damaged != st.Repaired {
+		t.Errorf("%d envelopes were damaged, %d mended", st.Damaged, st.Repaired)
+	}
+	eventually(t, "the index to need nothing of it", func() bool { return !n.Counted(file) })
+	n.end()
+	check(t, cfg)
+	if err := os.RemoveAll(filepath.Join(cfg.Dir, "index")); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, cfg)
+	if got := n.custody(all); got != want {
+		t.Errorf("after the loss of the index custody is\n%s\nwant\n%s", got, want)
+	}
+}
+
 // A release that cannot be read any more is said again: what was settled does not
 // come back from older segments when the index is lost.
 func TestAReleaseInADamagedSegmentStays(t *testing.T) {

@@ -163,7 +163,7 @@ func (s *Spool) damaged(id envelope.ID, part int, at journal.Position, cause err
 // assess finds out what damage that the journal has found did to envelopes.
 func (s *Spool) assess() error {
 	all := s.journal.Damage()
-	if len(all) == 0 {
+	if len(all) == 0 && len(s.absent) == 0 {
 		return nil
 	}
 	for _, d := range all {
@@ -173,8 +173,11 @@ func (s *Spool) assess() error {
 		}
 	}
 	s.log.Error("journal is damaged: envelopes may lack content or duties, other relays have copies",
-		"places", len(all), "records", s.quarantine.records)
+		"places", len(all), "records", s.quarantine.records, "segments missing", len(s.absent))
 	hit := func(p journal.Position) bool {
+		if s.absent[p.Segment] {
+			return true
+		}
 		for _, d := range all {
 			if p.Segment == d.Segment && p.Offset >= d.Offset && p.Offset < d.Offset+d.Length {
 				return true

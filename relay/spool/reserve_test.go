@@ -255,9 +255,9 @@ func TestWithoutRoomForTheIndexTheSpoolFails(t *testing.T) {
 // again, and what was acknowledged is there after a restart.
 func TestTheEndOfTheDiskAtEveryCall(t *testing.T) {
 	t.Parallel()
-	calls := 45
+	calls := 26
 	if testing.Short() {
-		calls = 15
+		calls = 10
 	}
 	harmless := map[string]int{}
 	for at := 1; at <= calls; at++ {

@@ -97,6 +97,14 @@ func (c *cleaner) recycleDead(ctx context.Context) error {
 			return err
 		}
 	}
+	for n := range c.absent {
+		if c.isDead(n) {
+			delete(c.absent, n)
+			if err := c.change(ctx, func(s *step) error { s.recycled(n); return nil }); err != nil {
+				return err
+			}
+		}
+	}
 	for _, n := range dead {
 		if err := c.bury(ctx, n, there, damaged[n]); err != nil {
 			return fmt.Errorf("keep what segment %d says of released envelopes: %w", n, err)
@@ -219,6 +227,11 @@ func (c *cleaner) candidate() (uint64, bool) {
 	var alive, full int64
 	var best, damaged uint64
 	least := 1.0
+	for n := range c.absent {
+		if time.Now().After(c.stuck[n]) {
+			damaged = n
+		}
+	}
 	for _, info := range infos {
 		seg := m.segments[info.Number]
 		if seg == nil {
@@ -282,8 +295,15 @@ func (c *cleaner) empty(ctx context.Context, n uint64) error {
 	return nil
 }
 
+// isDead reports whether nothing in a segment is needed, also not by a replay.
+func (c *cleaner) isDead(n uint64) bool {
+	c.machine.mu.Lock()
+	defer c.machine.mu.Unlock()
+	return c.machine.saved.dead[n]
+}
+
 func (c *cleaner) isDamaged(n uint64) bool {
-	return slices.ContainsFunc(c.journal.Segments(), func(info journal.SegmentInfo) bool {
+	return c.absent[n] || slices.ContainsFunc(c.journal.Segments(), func(info journal.SegmentInfo) bool {
 		return info.Number == n && info.Damaged
 	})
 }

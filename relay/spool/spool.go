@@ -158,6 +158,8 @@ type Spool struct {
 	quarantine *quarantine
 	// reflected is the last record that the index had when it was opened.
 	reflected journal.Position
+	// absent are segments that are needed and were not there; the cleaner's.
+	absent map[uint64]bool
 
 	// order is held while a record is decided on and appended; see order.go.
 	order    chan struct{}
@@ -203,6 +205,7 @@ func Open(cfg Config) (*Spool, error) {
 		ended:      make(chan struct{}),
 		machine:    newMachine(cfg.Self, cfg.Retention),
 		quarantine: newQuarantine(),
+		absent:     make(map[uint64]bool),
 		notify:     notifier{relays: newStriped(), agencies: newStriped(), copies: newStriped()},
 	}
 	s.failing, s.setFailed = context.WithCancelCause(context.Background())

@@ -56,6 +56,11 @@ func (s *Spool) loadIndex() error {
 	store, err := index.Open(index.Config{
 		Dir: s.cfg.indexDir(), Memory: s.cfg.IndexMemory, Overlay: s.cfg.IndexOverlay, Logger: s.log,
 		Seal: s.machine.seal,
+		OnDamage: func(err error) {
+			if s.ran.Load() { // Open finds out by itself
+				s.fail(err)
+			}
+		},
 		Barrier: func(ctx context.Context) error {
 			if err := s.makeRoom(); err != nil {
 				return err
@@ -139,7 +144,8 @@ func (s *Spool) catchUp() error {
 
 // reconcile makes the segments that the index counts those that the journal
 // has: a recycled one may not have been crossed off, an empty or a damaged one
-// was never counted.
+// was never counted. One that is needed and not there is like one of which
+// nothing can be read.
 func (s *Spool) reconcile() {
 	there := make(map[uint64]bool)
 	for _, info := range s.journal.Segments() {
@@ -152,6 +158,8 @@ func (s *Spool) reconcile() {
 		}
 		if seg.live > 0 {
 			s.log.Error("journal lacks a segment that is needed", "segment", n, "bytes", seg.live)
+			s.absent[n] = true
+			continue
 		}
 		gone = append(gone, n)
 	}

@@ -99,7 +99,7 @@ func (n *node) custody(parcels []*parcel) string {
 // second one for it.
 func TestNoFlipInTheIndexLosesCustody(t *testing.T) {
 	t.Parallel()
-	flips := 36
+	flips := 24
 	if testing.Short() {
 		flips = 12
 	}

@@ -76,6 +76,9 @@ type Config struct {
 	// Seal gives what must reflect exactly the last batch of a transaction, and
 	// what to call once the transaction is durable. Views see it only then.
 	Seal func(*Batch) (flushed func())
+	// OnDamage is told when something cannot be read; nil: nobody is. It must
+	// return soon.
+	OnDamage func(error)
 	// Logger takes badger's warnings.
 	Logger *slog.Logger
 }
@@ -129,6 +132,9 @@ func Open(cfg Config) (*Store, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.OnDamage == nil {
+		cfg.OnDamage = func(error) {}
 	}
 	if cfg.Barrier == nil || cfg.Seal == nil {
 		return nil, errors.New("index: Barrier and Seal are needed")

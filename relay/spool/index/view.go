@@ -87,13 +87,19 @@ func (v *View) Get(key []byte) ([]byte, bool, error) {
 		return nil, false, nil
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("%w: get %x: %w", ErrDamaged, key, err)
+		return nil, false, v.damaged(key, err)
 	}
 	value, err := item.ValueCopy(nil)
 	if err != nil {
-		return nil, false, fmt.Errorf("%w: get %x: %w", ErrDamaged, key, err)
+		return nil, false, v.damaged(key, err)
 	}
 	return value, true, nil
+}
+
+func (v *View) damaged(key []byte, cause error) error {
+	err := fmt.Errorf("%w: read %x: %w", ErrDamaged, key, cause)
+	v.s.cfg.OnDamage(err)
+	return err
 }
 
 // Has reports whether a key exists.
@@ -222,7 +228,7 @@ func (it *Iterator) settle() {
 		if !found {
 			var err error
 			if it.value, err = it.disk.Item().ValueCopy(nil); err != nil {
-				it.err = fmt.Errorf("%w: value of %x: %w", ErrDamaged, it.key, err)
+				it.err = it.v.damaged(it.key, err)
 			}
 			return
 		}
