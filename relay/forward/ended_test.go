@@ -166,3 +166,26 @@ func TestUsable(t *testing.T) {
 		}
 	})
 }
+
+// What was only handed on from here is not taken for known when it comes back,
+// nor does it fail for what this relay thinks of the recipient: its home is to
+// be looked up again.
+func TestOfferOfWhatWasHandedOn(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
+		m.start(nam, trung)
+		p := m.bacAtNam(t)
+		o := offered(t, nil, []byte("Công văn"))
+		p.offer(o)
+		p.answer()
+		m.move(atNam, trung)
+		id := envelope.ID(o.GetEnvelopeId())
+		until(t, "handed on", func() bool { return m.nodes[nam].spool.places(id)[atNam] == envelope.Elsewhere })
+		m.move(atNam, nam, nam)
+		m.suspend(atNam, nam)
+		o.Number = 2
+		p.offer(o)
+		if r := p.answer().GetRefused(); r.GetReason() != notHome || !r.GetTemporary() {
+			t.Errorf("answer %v, want that it is looked up again", r)
+		}
+	})
+}
