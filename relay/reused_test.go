@@ -23,11 +23,13 @@ func TestOneDocumentPerIDAtTwoIngresses(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	ingresses := []string{"bac", "trung"}
+	sender := map[string]exchangev1.ExchangeServiceClient{"bac": m.agency("bac", "G22"), "trung": m.agency("trung", "G22")}
+	recipient := m.agency("nam", "H29")
 	ended := func(relay, id string) *exchangev1.Delivery {
 		t.Helper()
 		var delivery *exchangev1.Delivery
 		until(t, ctx, "ended at "+relay, func() (bool, string) {
-			tracked, err := m.agency(relay, "G22").Track(ctx, &exchangev1.TrackRequest{Envelope: &exchangev1.TrackRequest_DocumentId{DocumentId: id}})
+			tracked, err := sender[relay].Track(ctx, &exchangev1.TrackRequest{Envelope: &exchangev1.TrackRequest_DocumentId{DocumentId: id}})
 			if err != nil || len(tracked.GetDeliveries()) != 1 {
 				return false, fmt.Sprint(tracked, err)
 			}
@@ -45,7 +47,7 @@ func TestOneDocumentPerIDAtTwoIngresses(t *testing.T) {
 		var sending sync.WaitGroup
 		for _, relay := range ingresses {
 			sending.Go(func() {
-				if _, err := submit(ctx, m.agency(relay, "G22"), document("G22", id, "văn bản tại "+relay, "H29"), "văn bản tại "+relay); err != nil {
+				if _, err := submit(ctx, sender[relay], document("G22", id, "văn bản tại "+relay, "H29"), "văn bản tại "+relay); err != nil {
 					t.Errorf("submit at %s: %v", relay, err)
 				}
 			})
@@ -54,7 +56,7 @@ func TestOneDocumentPerIDAtTwoIngresses(t *testing.T) {
 			}
 		}
 		sending.Wait()
-		_, content, err := receiveOne(ctx, m.agency("nam", "H29"))
+		_, content, err := receiveOne(ctx, recipient)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +71,7 @@ func TestOneDocumentPerIDAtTwoIngresses(t *testing.T) {
 			}
 		}
 	}
-	rest, err := m.agency("nam", "H29").Receive(ctx, &exchangev1.ReceiveRequest{Drain: true})
+	rest, err := recipient.Receive(ctx, &exchangev1.ReceiveRequest{Drain: true})
 	if err == nil {
 		if arrival, _ := rest.Recv(); arrival != nil {
 			t.Errorf("H29 also has %v", arrival)
