@@ -249,6 +249,7 @@ func TestCheckFinds(t *testing.T) {
 
 // What must be looked after is in its list, and nothing else is.
 func TestCheckFindsLists(t *testing.T) {
+	t.Parallel()
 	cfg := config(t)
 	n := start(t, cfg)
 	sole, away := newParcel(1, 10).fromSender().inbox("A"), newParcel(2, 10).fromSender().inbox("A").onward("nam", "B")

@@ -24,47 +24,47 @@ func twins() (*parcel, *parcel) {
 func TestADocumentIDIsForOneEnvelopeAtHome(t *testing.T) {
 	reused := exchangev1.ErrorReason_ERROR_REASON_DOCUMENT_ID_REUSED
 	p, q := twins()
-	later := p.until(lifetime.Add(time.Hour)).with()
 	p.until(lifetime).inbox("A")
 	for name, c := range map[string]struct {
 		// prepare has p claim the document id, or not.
-		prepare func(n *node)
+		prepare func(t *testing.T, n *node)
 		claimed bool
 	}{
-		"delivered here": {func(n *node) { n.mustPut(p) }, true},
-		"settled here": {func(n *node) {
+		"delivered here": {func(t *testing.T, n *node) { n.mustPut(p) }, true},
+		"settled here": {func(t *testing.T, n *node) {
 			n.mustPut(p)
 			n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
 			eventually(t, "the release", func() bool { return n.record(p).ContentReleased })
 		}, true},
-		"revived here": {func(n *node) {
+		"revived here": {func(t *testing.T, n *node) {
 			n.mustPut(p)
 			n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: fail})
-			n.mustPut(later.with().until(lifetime.Add(time.Hour)).inbox("A"))
+			n.mustPut(p.with().until(lifetime.Add(time.Hour)).inbox("A"))
 		}, true},
-		"on its way":          {func(n *node) { n.mustPut(p.with().onward("nam", "A")) }, false},
-		"kept":                {func(n *node) { n.mustPut(p.with().keep("A")) }, false},
-		"report on its way":   {func(n *node) { r := p.with().onward("nam"); r.Report = true; n.mustPut(r) }, false},
-		"kept, and delivered": {func(n *node) { n.mustPut(p.with().keep("A")); n.mustPut(p) }, true},
-		"home moved here": {func(n *node) {
+		"on its way":          {func(t *testing.T, n *node) { n.mustPut(p.with().onward("nam", "A")) }, false},
+		"kept":                {func(t *testing.T, n *node) { n.mustPut(p.with().keep("A")) }, false},
+		"report on its way":   {func(t *testing.T, n *node) { r := p.with().onward("nam"); r.Report = true; n.mustPut(r) }, false},
+		"kept, and delivered": {func(t *testing.T, n *node) { n.mustPut(p.with().keep("A")); n.mustPut(p) }, true},
+		"home moved here": {func(t *testing.T, n *node) {
 			n.mustPut(p.with().onward("nam", "A"))
 			must(t, n.Reroute(t.Context(), envelope.Reroute{ID: p.ID, From: "nam", Agencies: p.Inboxes, Inboxes: p.Inboxes}))
 		}, true},
-		"home moved away": {func(n *node) {
+		"home moved away": {func(t *testing.T, n *node) {
 			n.mustPut(p)
 			must(t, n.Reroute(t.Context(), envelope.Reroute{
 				ID: p.ID, From: self, Agencies: p.Inboxes, Onward: []envelope.Onward{{Relay: "nam", Agencies: p.Inboxes}},
 			}))
 		}, true},
-		"taken over": {func(n *node) {
+		"taken over": {func(t *testing.T, n *node) {
 			n.mustPut(p.with().keep("A"))
 			must(t, n.TakeOver(t.Context(), envelope.TakeOver{ID: p.ID}))
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			cfg := config(t)
 			n := start(t, cfg)
-			c.prepare(n)
+			c.prepare(t, n)
 			_, found, err := n.ByDocument(p.Sender, p.DocumentID)
 			if found != c.claimed || err != nil {
 				t.Errorf("the document id is claimed: %v, %v, want %v", found, err, c.claimed)
