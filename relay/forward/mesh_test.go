@@ -266,6 +266,10 @@ func (m *mesh) dial(from, to routing.RelayID, as identity) (*grpc.ClientConn, er
 			}
 			m.mu.Lock()
 			defer m.mu.Unlock()
+			if m.cut[link] { // while it was being made
+				_ = conn.Close()
+				return nil, errors.New("cut")
+			}
 			if l, slow := m.lines[link]; slow {
 				conn = l.over(conn)
 			}

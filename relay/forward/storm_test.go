@@ -262,12 +262,12 @@ func TestSilentSessions(t *testing.T) {
 // A slow link is full of urgent envelopes, so that probes do not get through in
 // time: it is not taken for dead, and nothing is sent twice. Where one that
 // rides inside its offer keeps the link for longer than the peer may be silent,
-// that is found out once, and the rest gets through.
+// that is found out soon, and the rest gets through.
 func TestSlowLink(t *testing.T) {
 	for name, c := range map[string]struct{ size, count, rate, sessions, repeats int }{
 		"small":          {size: 200 << 10, count: 25, rate: 40 << 10, sessions: 1},
 		"large":          {size: large, count: 2, rate: 20 << 10, sessions: 1},
-		"small, slowest": {size: 250 << 10, count: 12, rate: 20 << 10, sessions: 2, repeats: 12},
+		"small, slowest": {size: 250 << 10, count: 12, rate: 20 << 10, sessions: 4, repeats: 36},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
