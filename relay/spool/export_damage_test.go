@@ -6,9 +6,11 @@ import (
 	"time"
 )
 
-// Vigilant looks for damage, mends and keeps the reserve without pause.
+// Vigilant looks for damage, mends and keeps the reserve without pause; nothing
+// is written again but for damage.
 func Vigilant(cfg Config) Config {
 	cfg = Hurried(cfg)
+	cfg.CopyAfter = time.Hour
 	cfg.ScrubRate, cfg.ScrubEvery = 1<<30, 5*time.Millisecond
 	cfg.scrubAfter, cfg.mendAgain, cfg.stuckFor = time.Millisecond, time.Millisecond, time.Millisecond
 	cfg.reserveEvery = 5 * time.Millisecond

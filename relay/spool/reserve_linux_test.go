@@ -64,8 +64,8 @@ func TestInsideTheFullDisk(t *testing.T) {
 	}
 	eventually(t, "a spare segment", func() bool { return spares(t, cfg) > 0 })
 	// Others take the rest, and senders do not mind the watermark.
-	filler := fill(t, dir)
 	n.end()
+	filler := fill(t, dir)
 	err := untilItFails(t, cfg, func(n *node) {
 		for i := uint64(1000); ; i++ {
 			p := newParcel(i, 300_000).inbox("A").onward("nam", "B")

@@ -98,9 +98,10 @@ func (c *cleaner) moveChunks(ctx context.Context, v *index.View, id envelope.ID,
 	return errors.Join(bad, it.Err())
 }
 
-// unreadable tells damage from a journal that has ended.
+// unreadable tells damage from a journal that has ended. Nobody but the cleaner
+// recycles: what is gone now was gone at the start.
 func (c *cleaner) unreadable(id envelope.ID, part int, at journal.Position, err error) error {
-	if errors.Is(err, journal.ErrDamaged) {
+	if errors.Is(err, journal.ErrDamaged) || errors.Is(err, journal.ErrGone) {
 		return c.damaged(id, part, at, err)
 	}
 	return err
