@@ -123,6 +123,7 @@ type Relay struct {
 	calls     *openCalls
 	finite    *finiteCalls
 	levels    levels
+	hearsay   hearsay
 	startedAt time.Time
 }
 

@@ -163,6 +163,7 @@ func (r *Relay) open() (_ *parts, err error) {
 	f.Queues, f.Inboxes, f.Holdings, f.Facts, f.Begin = store, store, store, store, store.beginForward(func(inboxes []routing.AgencyCode) error { return p.ingress.InboxRoom(inboxes) })
 	f.Accepting, f.Clock, f.Logger, f.Meter, f.Tracer = r.accepting, c.Clock, c.Logger, meter, tracer
 	f.OnRepeat = func() { p.keeper.Review() }
+	f.OnProbe = r.heard
 	if p.forward, err = forward.New(f); err != nil {
 		return nil, err
 	}

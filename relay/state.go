@@ -109,6 +109,10 @@ func (r *Relay) outOfService(view routing.View) []string {
 		reasons = append(reasons, "retired")
 	case own.GetState() == directoryv1.RelayState_RELAY_STATE_LOST:
 		reasons = append(reasons, "given up as lost by an operator")
+	default:
+		if why := r.hearsay.takenOut(r.config.ID, view); why != "" {
+			reasons = append(reasons, why)
+		}
 	}
 	return reasons
 }

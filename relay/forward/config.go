@@ -119,6 +119,9 @@ type Config struct {
 	// is the ingress of: what became of it there is worth asking. It does not
 	// wait for anything. May be nil.
 	OnRepeat func()
+	// OnProbe is called with each answer of a peer to a probe: whether the peer's
+	// directory, of that version, has this relay as retired or lost. May be nil.
+	OnProbe func(peer routing.RelayID, takenOut bool, version uint64)
 	// Caller finds the verified identity of a call; nil: that of the connection.
 	Caller func(context.Context) (tls.Identity, bool)
 
@@ -181,6 +184,9 @@ func (c *Config) complete() error {
 	}
 	if c.OnRepeat == nil {
 		c.OnRepeat = func() {}
+	}
+	if c.OnProbe == nil {
+		c.OnProbe = func(routing.RelayID, bool, uint64) {}
 	}
 	if c.Caller == nil {
 		c.Caller = tls.FromContext

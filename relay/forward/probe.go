@@ -73,6 +73,7 @@ func (f *Forwarder) probe(ctx context.Context, relay routing.RelayID) {
 				f.cutOutlets(relay, errLinkDown)
 			}
 		default:
+			f.OnProbe(relay, answer.GetTakenOut(), answer.GetDirectoryIndex())
 			was := f.links.up(relay)
 			f.links.hear(relay, answer.GetLinks())
 			settled = f.links.answered(relay, roundTrip, answer.GetAccepting())
@@ -112,9 +113,12 @@ func (f *Forwarder) Probe(ctx context.Context, req *relayv1.ProbeRequest) (*rela
 		return nil, err
 	}
 	f.links.hear(caller, req.GetLinks())
+	view := f.Directory.View()
+	entry, known := view.Relay(caller)
 	return &relayv1.ProbeResponse{
 		Links:          f.links.tell(),
 		Accepting:      f.accepting(nil) == nil,
-		DirectoryIndex: f.Directory.View().Version(),
+		DirectoryIndex: view.Version(),
+		TakenOut:       known && !serves(entry),
 	}, nil
 }

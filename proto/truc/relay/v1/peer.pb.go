@@ -1916,10 +1916,13 @@ type ProbeResponse struct {
 	Links []*Link `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
 	// Takes envelopes; false while draining, starting or over its watermark.
 	Accepting bool `protobuf:"varint,2,opt,name=accepting,proto3" json:"accepting,omitempty"`
-	// Applied index of its directory.
+	// Version of its directory.
 	DirectoryIndex uint64 `protobuf:"varint,3,opt,name=directory_index,json=directoryIndex,proto3" json:"directory_index,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// That directory says that the caller was retired or is lost. A relay that was
+	// given up and comes back may have an older one.
+	TakenOut      bool `protobuf:"varint,4,opt,name=taken_out,json=takenOut,proto3" json:"taken_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProbeResponse) Reset() {
@@ -1971,6 +1974,13 @@ func (x *ProbeResponse) GetDirectoryIndex() uint64 {
 		return x.DirectoryIndex
 	}
 	return 0
+}
+
+func (x *ProbeResponse) GetTakenOut() bool {
+	if x != nil {
+		return x.TakenOut
+	}
+	return false
 }
 
 // ProxyReceiveRequest wraps an attached agency's call.
@@ -2380,11 +2390,12 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\vmeasured_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"measuredAt\"9\n" +
 	"\fProbeRequest\x12)\n" +
-	"\x05links\x18\x01 \x03(\v2\x13.truc.relay.v1.LinkR\x05links\"\x81\x01\n" +
+	"\x05links\x18\x01 \x03(\v2\x13.truc.relay.v1.LinkR\x05links\"\x9e\x01\n" +
 	"\rProbeResponse\x12)\n" +
 	"\x05links\x18\x01 \x03(\v2\x13.truc.relay.v1.LinkR\x05links\x12\x1c\n" +
 	"\taccepting\x18\x02 \x01(\bR\taccepting\x12'\n" +
-	"\x0fdirectory_index\x18\x03 \x01(\x04R\x0edirectoryIndex\"Q\n" +
+	"\x0fdirectory_index\x18\x03 \x01(\x04R\x0edirectoryIndex\x12\x1b\n" +
+	"\ttaken_out\x18\x04 \x01(\bR\btakenOut\"Q\n" +
 	"\x13ProxyReceiveRequest\x12:\n" +
 	"\arequest\x18\x01 \x01(\v2 .truc.exchange.v1.ReceiveRequestR\arequest\"U\n" +
 	"\x14ProxyReceiveResponse\x12=\n" +
