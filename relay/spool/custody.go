@@ -56,11 +56,16 @@ func (st *state) lacksCopy(self, relay routing.RelayID) bool {
 }
 
 // Forget has a relay no longer count as a holder of an envelope: it lost it.
-// Deliveries that it had custody of are to be rerouted first.
+// Deliveries that it had custody of are to be rerouted first. Where one is still
+// with it, nothing is forgotten: one may have been handed on to it since it was
+// found not to have the envelope, and nobody would ask it after that one again.
 func (s *Spool) Forget(ctx context.Context, id envelope.ID, holder routing.RelayID) error {
-	err := s.decided(ctx, id, false, func(_ *index.View, st *state, _ bool) (record, error) {
+	err := s.decided(ctx, id, false, func(v *index.View, st *state, _ bool) (record, error) {
 		if st == nil || !slices.Contains(st.Holders, holder) {
 			return nil, nil
+		}
+		if needed, err := hasCustody(v, id, st, holder); needed || err != nil {
+			return nil, err
 		}
 		return &forgotten{ID: id, Holder: holder, Sequence: s.nextSequence(), Now: s.now()}, nil
 	})
@@ -68,6 +73,12 @@ func (s *Spool) Forget(ctx context.Context, id envelope.ID, holder routing.Relay
 		return fmt.Errorf("forget that %s has %s: %w", holder, id, err)
 	}
 	return nil
+}
+
+// hasCustody reports whether a delivery is believed to be at a relay.
+func hasCustody(v *index.View, id envelope.ID, st *state, relay routing.RelayID) (bool, error) {
+	all, err := deliveriesAt(v, id, st)
+	return slices.ContainsFunc(all, func(d *delivery) bool { return d.Place == handedOn && d.Home == relay }), err
 }
 
 // Hold has an envelope stay where it is, or go on. The parts that hand on and

@@ -332,7 +332,11 @@ func TestElsewhere(t *testing.T) {
 		ID: p.ID, From: "nam", Agencies: []routing.AgencyCode{"A", "C", "L"},
 		Elsewhere: []envelope.Onward{{Relay: "trung", Agencies: []routing.AgencyCode{"A", "C", "L"}}, {Relay: self, Agencies: []routing.AgencyCode{"B"}}},
 	}))
+	// B is still there: it may have been handed on since nam was asked.
 	must(t, n.Forget(t.Context(), p.ID, "nam"))
+	if r := n.record(p); r.Copies != 3 {
+		t.Errorf("holders %v, want nam too: it has B", r.Holders)
+	}
 	n = reopened(t, cfg, n, func(n *node) {
 		r := n.record(p)
 		for _, d := range r.Deliveries {
@@ -344,16 +348,23 @@ func TestElsewhere(t *testing.T) {
 				t.Errorf("%s: %+v, want %+v", d.Agency, d, want)
 			}
 		}
-		if !slices.Equal(r.Holders, []routing.RelayID{"trung"}) || len(n.queueOf("nam")) != 0 {
-			t.Errorf("holders %v, queue of nam %+v, want trung, none", r.Holders, n.queueOf("nam"))
+		if !slices.Equal(r.Holders, []routing.RelayID{"nam", "trung"}) || len(n.queueOf("nam")) != 0 {
+			t.Errorf("holders %v, queue of nam %+v, want nam and trung, none", r.Holders, n.queueOf("nam"))
 		}
 		if got := n.queueOf("trung"); len(got) != 0 {
 			t.Errorf("queue of trung: %+v, want none: it has the envelope", got)
 		}
 	})
-	// nam has it after all.
+	// B was at trung all the time; nam may be forgotten, and has it after all.
 	must(t, n.Reroute(t.Context(), envelope.Reroute{
-		ID: p.ID, From: "nam", Agencies: []routing.AgencyCode{"B"}, Elsewhere: []envelope.Onward{{Relay: "nam", Agencies: []routing.AgencyCode{"B"}}},
+		ID: p.ID, From: "nam", Agencies: []routing.AgencyCode{"B"}, Elsewhere: []envelope.Onward{{Relay: "trung", Agencies: []routing.AgencyCode{"B"}}},
+	}))
+	must(t, n.Forget(t.Context(), p.ID, "nam"))
+	if r := n.record(p); !slices.Equal(r.Holders, []routing.RelayID{"trung"}) {
+		t.Errorf("holders %v, want trung alone", r.Holders)
+	}
+	must(t, n.Reroute(t.Context(), envelope.Reroute{
+		ID: p.ID, From: "trung", Agencies: []routing.AgencyCode{"B"}, Elsewhere: []envelope.Onward{{Relay: "nam", Agencies: []routing.AgencyCode{"B"}}},
 	}))
 	if r := n.record(p); r.Copies != 3 {
 		t.Errorf("holders %v, want nam again", r.Holders)

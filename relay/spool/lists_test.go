@@ -21,8 +21,9 @@ func TestSoleHasPages(t *testing.T) {
 		n.mustPut(p)
 		all = append(all, p)
 	}
-	n.handOn(all[0], "nam", "nam", "A")
-	must(t, n.Forget(t.Context(), all[0].ID, "nam"))
+	must(t, n.Copy(t.Context(), envelope.Copy{ID: all[0].ID, Relay: "trung"}))
+	n.handOn(all[0], "trung", "trung")
+	must(t, n.Forget(t.Context(), all[0].ID, "trung"))
 	n.handOn(all[2], "nam", "nam", "A")
 	var got []envelope.ID
 	for after := uint64(0); ; {

@@ -43,7 +43,9 @@ func (m *model) forget(rt *rapid.T) {
 	if err := m.n.Forget(context.Background(), e.p.ID, relay); err != nil {
 		rt.Fatal(err)
 	}
-	delete(e.holders, relay)
+	if e.count(func(d *modelDelivery) bool { return d.place == envelope.Elsewhere && d.home == relay }) == 0 {
+		delete(e.holders, relay)
+	}
 }
 
 // destinations draws where recipients are to go.
