@@ -64,6 +64,17 @@ func (s *Service) settle(ctx context.Context, agency routing.AgencyCode, req *ex
 	}, nil
 }
 
+// lapsed reports whether a delivery was given up because its time was over. A
+// recipient who received it before, and made it durable meanwhile, confirms what
+// is true all the same.
+func lapsed(record *envelope.Record, agency routing.AgencyCode) bool {
+	return slices.ContainsFunc(record.Deliveries, func(d envelope.Delivery) bool {
+		return d.Agency == agency && d.Place == envelope.Settled &&
+			d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL &&
+			d.Reason == exchangev1.ErrorReason_ERROR_REASON_EXPIRED
+	})
+}
+
 // confirmIDs reads the ids without repeats.
 func confirmIDs(req *exchangev1.ConfirmRequest) ([]envelope.ID, error) {
 	invalid := exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD
@@ -98,7 +109,7 @@ func (s *Service) settlement(ctx context.Context, agency routing.AgencyCode, id 
 	if err != nil {
 		return envelope.Settlement{}, false, fmt.Errorf("confirm %s for %s: %w", id, agency, err)
 	}
-	if !slices.Contains(record.Inboxes, agency) {
+	if !slices.Contains(record.Inboxes, agency) && !lapsed(record, agency) {
 		return envelope.Settlement{}, false, nil
 	}
 	ctx, span := s.span(continueTrace(ctx, record.TraceParent, record.TraceState), "confirm", id)

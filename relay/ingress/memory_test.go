@@ -80,7 +80,16 @@ func (in *incoming) Repeat() (*envelope.Record, bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	r, ok := in.records[in.custody.ID]
-	return r, ok && r.FromSender
+	if !ok || !r.FromSender {
+		return nil, false
+	}
+	wanted := slices.Clone(in.custody.Inboxes)
+	for _, onward := range in.custody.Onward {
+		wanted = append(wanted, onward.Agencies...)
+	}
+	return r, !slices.ContainsFunc(wanted, func(a routing.AgencyCode) bool {
+		return !slices.ContainsFunc(r.Deliveries, func(d envelope.Delivery) bool { return d.Agency == a })
+	})
 }
 
 func (in *incoming) Offsets() []uint64 {
@@ -175,7 +184,7 @@ func (m *memory) Settle(_ context.Context, batch []envelope.Settlement) (int, er
 	for _, s := range batch {
 		before := len(m.inboxes[s.Agency])
 		m.inboxes[s.Agency] = slices.DeleteFunc(m.inboxes[s.Agency], func(e envelope.InboxEntry) bool { return e.ID == s.ID })
-		if len(m.inboxes[s.Agency]) < before {
+		if len(m.inboxes[s.Agency]) < before || m.ended[s.ID] {
 			settled++
 			m.settled = append(m.settled, s)
 		}
@@ -238,6 +247,33 @@ func (m *memory) end(id envelope.ID) {
 	record.Deliveries = slices.Clone(record.Deliveries)
 	for i := range record.Deliveries {
 		record.Deliveries[i].Transport = exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
+	}
+	m.records[id], m.ended[id] = &record, true
+}
+
+// takenOver makes an envelope one that came from another relay, which is lost,
+// for one recipient; what the others were to get is not known here.
+func (m *memory) takenOver(id envelope.ID, from routing.RelayID, agency routing.AgencyCode) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	record := *m.records[id]
+	record.Visited = []routing.RelayID{from}
+	record.Deliveries = slices.DeleteFunc(slices.Clone(record.Deliveries), func(d envelope.Delivery) bool { return d.Agency != agency })
+	m.records[id] = &record
+}
+
+// giveUp ends the delivery of an envelope to one recipient.
+func (m *memory) giveUp(id envelope.ID, agency routing.AgencyCode, reason exchangev1.ErrorReason) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inboxes[agency] = slices.DeleteFunc(m.inboxes[agency], func(e envelope.InboxEntry) bool { return e.ID == id })
+	record := *m.records[id]
+	record.Deliveries = slices.Clone(record.Deliveries)
+	record.Inboxes = slices.DeleteFunc(slices.Clone(record.Inboxes), func(a routing.AgencyCode) bool { return a == agency })
+	for i := range record.Deliveries {
+		if d := &record.Deliveries[i]; d.Agency == agency {
+			d.Place, d.Transport, d.Reason = envelope.Settled, exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL, reason
+		}
 	}
 	m.records[id], m.ended[id] = &record, true
 }

@@ -139,6 +139,28 @@ func TestConfirmOwnInboxOnly(t *testing.T) {
 	}
 }
 
+// A recipient may have the document by the time that it is given up.
+func TestConfirmAfterTheEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		reason    exchangev1.ErrorReason
+		confirmed uint32
+	}{
+		"expired while it was stored": {exchangev1.ErrorReason_ERROR_REASON_EXPIRED, 1},
+		"taken back by its sender":    {exchangev1.ErrorReason_ERROR_REASON_RECALLED, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMesh(t, ingress.Limits{})
+			id := m.mustSend("bac", "agency/G22", document("G22", "1", nil, "H26")).GetReceipt().GetEnvelopeId()
+			m.drain("bac", "agency/H26", &exchangev1.ReceiveRequest{})
+			m.relays["bac"].spool.giveUp(envelope.ID(id), "H26", test.reason)
+			response, err := m.relays["bac"].agency.Confirm(as(t.Context(), "agency/H26"), &exchangev1.ConfirmRequest{EnvelopeIds: [][]byte{id}})
+			if err != nil || response.GetConfirmed() != test.confirmed {
+				t.Errorf("got %v, %v, want %d confirmed", response, err, test.confirmed)
+			}
+		})
+	}
+}
+
 // More than a page, in order.
 func TestReceivePages(t *testing.T) {
 	m := newMesh(t, ingress.Limits{})
