@@ -128,7 +128,7 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 		// decides: a repeat is answered with the original receipt even if a
 		// recipient was suspended, the document expired, or the relay drains,
 		// since.
-		if record, ok, err := s.accepted(sub.id); err != nil || ok {
+		if record, ok, err := s.accepted(sub); err != nil || ok {
 			return record, ok, warnings, err
 		}
 	}
@@ -199,16 +199,26 @@ func (s *Service) sender(ctx context.Context, view routing.View, code string) (r
 }
 
 // accepted returns the record of an envelope that this relay accepted from its
-// sender before. One that only passed through here is not meant.
-func (s *Service) accepted(id envelope.ID) (*envelope.Record, bool, error) {
-	record, err := s.config.Spool.Record(id)
+// sender before. One that only passed through here is not meant; nor one that was
+// taken over from its ingress, if there are recipients that only that one knew:
+// then this time they are accepted.
+func (s *Service) accepted(sub *submission) (*envelope.Record, bool, error) {
+	record, err := s.config.Spool.Record(sub.id)
 	if isReason(err, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
 		return nil, false, nil
 	}
 	if err != nil {
 		return nil, false, err
 	}
-	return record, record.FromSender, nil
+	if !record.FromSender || len(record.Visited) == 0 {
+		return record, record.FromSender, nil
+	}
+	known := make(map[routing.AgencyCode]bool, len(record.Deliveries))
+	for i := range record.Deliveries {
+		known[record.Deliveries[i].Agency] = true
+	}
+	codes, _ := s.config.Directory.View().Resolve(sub.header.GetRecipients())
+	return record, !slices.ContainsFunc(codes, func(code routing.AgencyCode) bool { return !known[code] }), nil
 }
 
 // plan decides what this relay takes on: who gets it, and by way of which relay.

@@ -84,6 +84,20 @@ func TestRepeatGetsTheOriginalReceipt(t *testing.T) {
 	}
 }
 
+// A home that took an envelope over from its ingress knows of its own recipients.
+// Sent again by the sender, who kept it, it goes to the others too.
+func TestRepeatOfWhatWasTakenOver(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	id := envelope.ID(m.mustSend("bac", "agency/G22", document("G22", "1", nil, "H26", "H29")).GetReceipt().GetEnvelopeId())
+	m.relays["bac"].spool.takenOver(id, "nam", "H26")
+	for _, repeat := range []bool{false, true} {
+		again := m.mustSend("bac", "agency/G22", document("G22", "1", nil, "H26", "H29"))
+		if again.GetRepeat() != repeat || again.GetReceipt().GetRecipients() != 2 || envelope.ID(again.GetReceipt().GetEnvelopeId()) != id {
+			t.Errorf("sent again: got %v, want the same envelope for both recipients, repeat %v", again, repeat)
+		}
+	}
+}
+
 func TestDocumentIDWithOtherContent(t *testing.T) {
 	m := newMesh(t, ingress.Limits{})
 	m.mustSend("bac", "agency/G22", document("G22", "1", []string{"một"}, "H26"), "một")
