@@ -199,12 +199,14 @@ func (o *Outbox) look(ctx context.Context, e *entry) (known bool, err error) {
 		return false, &callError{e.header.GetDocumentId(), err}
 	}
 	receipt := answer.GetReceipt()
+	// Any other relay knows only of the recipients that it had to do with: that
+	// these have the document says nothing of the rest.
+	if receipt.GetRelayId() != e.state.Relay || slices.Contains(answer.GetSilentRelayIds(), e.state.Relay) {
+		return false, nil
+	}
 	if receipt.GetCopies() >= enough || settled(answer) {
 		e.state.Copies = receipt.GetCopies()
 		return true, o.safe(ctx, e)
-	}
-	if receipt.GetRelayId() != e.state.Relay || slices.Contains(answer.GetSilentRelayIds(), e.state.Relay) {
-		return false, nil
 	}
 	e.state.Copies, e.state.LastError = receipt.GetCopies(), ""
 	e.note()

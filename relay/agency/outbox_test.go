@@ -239,6 +239,29 @@ func TestOutboxDoesNotTrustASilentRelay(t *testing.T) {
 	s.arrived("H26", 1000)
 }
 
+// Nor does one that delivered to its own recipients, and knows of no others.
+func TestOutboxDoesNotTakeOneRecipientForAll(t *testing.T) {
+	s := newSender(t, bac, trung)
+	s.mesh.Copies(1)
+	s.mesh.Stop("trung")
+	r := s.submit(agency.Document{Header: header("1", "H26", "H48")})
+	if err := s.mesh.Start("trung"); err != nil {
+		t.Fatal(err)
+	}
+	s.mesh.HandOn(r.ID, "trung", "H26")
+	a := receiveAll(t, newClient(t, configOf(t, s.mesh, "H26")))
+	if err := a[0].Confirm(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	s.mesh.Stop("bac")
+	if err := s.tend(); err != nil {
+		t.Fatal(err)
+	}
+	if w := s.waiting(); r.Relay != "bac" || len(w) != 1 || w[0].Relay != "trung" {
+		t.Errorf("receipt of %s; waiting: %+v, want the document at trung, for H48 too", r.Relay, w)
+	}
+}
+
 func TestOutboxLetsGoOfWhatHasEnded(t *testing.T) {
 	s := newSender(t, bac)
 	s.mesh.Copies(1)

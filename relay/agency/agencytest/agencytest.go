@@ -100,6 +100,10 @@ type stored struct {
 	// confirmed has an entry per recipient, failed one per delivery given up.
 	confirmed map[string]bool
 	failed    map[string]*exchangev1.Delivery
+	// home took the envelope from another relay for these recipients, and knows
+	// of nobody else; "": there is none.
+	home       string
+	homeAgency string
 }
 
 // New starts a mesh; Close ends it.

@@ -162,3 +162,12 @@ func (m *Mesh) Fail(id envelope.ID, agency string, reason exchangev1.ErrorReason
 	}
 	m.inboxes[agency] = slices.DeleteFunc(m.inboxes[agency], func(other envelope.ID) bool { return other == id })
 }
+
+// HandOn has a relay be the home of one recipient of an envelope that another
+// accepted: while no relay that accepted it runs, it answers for that recipient.
+func (m *Mesh) HandOn(id envelope.ID, home, agency string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.envelopes[id]
+	e.home, e.homeAgency = home, agency
+}

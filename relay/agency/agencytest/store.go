@@ -78,6 +78,11 @@ func (m *Mesh) reachable(e *stored) *exchangev1.Receipt {
 			return e.receipt(r.GetRelayId())
 		}
 	}
+	if m.running[e.home] != nil {
+		r := proto.CloneOf(e.receipts[0])
+		r.RelayId, r.Recipients = e.home, 1
+		return r
+	}
 	return nil
 }
 
@@ -235,7 +240,11 @@ func (m *Mesh) tracked(relay string, e *stored) *exchangev1.TrackResponse {
 			answer.SilentRelayIds = append(answer.SilentRelayIds, r.GetRelayId())
 		}
 	}
+	alone := answer.GetReceipt().GetRelayId() == e.home
 	for code, confirmed := range e.confirmed {
+		if alone && code != e.homeAgency {
+			continue
+		}
 		if failed := e.failed[code]; failed != nil {
 			answer.Deliveries = append(answer.Deliveries, failed)
 			continue
