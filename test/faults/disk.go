@@ -31,23 +31,30 @@ func SmallDisk(t testing.TB, bytes int64) string {
 	return dir
 }
 
-// Fill takes space of a file system with a file until so many bytes are left,
-// and returns the file: removing it gives the space back.
+// Fill takes space of a file system with a file until about so many bytes are
+// left, whoever else takes some meanwhile, and returns the file: removing it
+// gives the space back.
 func Fill(dir string, left int64) (string, error) {
-	free, err := Free(dir)
-	if err != nil {
-		return "", err
-	}
 	file, err := os.CreateTemp(dir, "fill-*")
 	if err != nil {
 		return "", err
 	}
 	defer file.Close()
-	if take := free - left; take > 0 {
-		err = syscall.Fallocate(int(file.Fd()), 0, 0, take)
-	}
-	if err != nil {
-		return "", errors.Join(fmt.Errorf("fill %s: %w", dir, err), os.Remove(file.Name()))
+	size := int64(0)
+	for range 20 {
+		free, err := Free(dir)
+		if err != nil {
+			return "", errors.Join(err, os.Remove(file.Name()))
+		}
+		if free <= left {
+			break
+		}
+		err = syscall.Fallocate(int(file.Fd()), 0, size, free-left)
+		if err == nil {
+			size += free - left
+		} else if !errors.Is(err, syscall.ENOSPC) {
+			return "", errors.Join(fmt.Errorf("fill %s: %w", dir, err), os.Remove(file.Name()))
+		}
 	}
 	return file.Name(), nil
 }

@@ -30,6 +30,8 @@ type Sent struct {
 	// Sums are the SHA-256 of the files by name.
 	Sums map[string][32]byte
 
+	givenUp map[string]exchangev1.ErrorReason // recipients that are not to have it, and why
+
 	delivered bool // whether the recipients do not receive by the harness, and have it
 }
 
@@ -202,6 +204,13 @@ func (a *Agency) take(ctx context.Context, arrival *agency.Arrival) error {
 		return fmt.Errorf("%s confirms %s: %w", a.Code, arrival.ID, err)
 	}
 	return nil
+}
+
+// Has says whether an envelope is in the folder.
+func (a *Agency) Has(id envelope.ID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.arrived[id] > 0
 }
 
 // AwaitArrival waits until an envelope is in the folder.

@@ -80,7 +80,8 @@ type relay interface {
 	// stop ends it in order; kill ends it between two instructions.
 	stop() error
 	kill() error
-	// ended returns how it ended by itself.
+	// over reports whether it ended by itself, ended returns how.
+	over() bool
 	ended(within time.Duration) (error, bool)
 }
 

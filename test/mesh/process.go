@@ -76,6 +76,8 @@ func startProcess(t testing.TB, file, logFile string) (relay, error) {
 func (p *process) pause() error  { return p.cmd.Process.Signal(syscall.SIGSTOP) }
 func (p *process) resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
 
+func (p *process) over() bool { return len(p.done) > 0 }
+
 func (p *process) ended(within time.Duration) (error, bool) {
 	select {
 	case err := <-p.done:

@@ -70,6 +70,15 @@ func (m *Mesh) take(id string) relay {
 	return r
 }
 
+// Ended reports whether a relay has ended by itself; AwaitEnd says how.
+func (m *Mesh) Ended(id string) bool {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.relays[id]
+	return ok && r.over()
+}
+
 // AwaitEnd waits until a relay ends by itself, and returns how it did.
 func (m *Mesh) AwaitEnd(id string) error {
 	m.t.Helper()
@@ -93,9 +102,25 @@ func (m *Mesh) ResumeRelay(id string) {
 	m.check("resume relay "+id, m.process(id).resume())
 }
 
+// Reconfigure changes relay.yaml of a relay that does not run.
+func (m *Mesh) Reconfigure(id string, change func(*node.Config)) {
+	m.t.Helper()
+	if m.runs(id) {
+		m.t.Fatalf("relay %s runs: stop it before its configuration is changed", id)
+	}
+	file := m.Layout.RelayConfig(id)
+	config, err := node.Load(file)
+	m.check("configuration of "+id, err)
+	change(&config)
+	m.check("configuration of "+id, config.Write(file))
+}
+
 // Data is the folder of a relay's spool ("spool") or directory ("raft").
 func (m *Mesh) Data(id, part string) string {
-	return filepath.Join(filepath.Dir(m.Layout.RelayConfig(id)), "data", part)
+	m.t.Helper()
+	config, err := node.Load(m.Layout.RelayConfig(id))
+	m.check("configuration of "+id, err)
+	return filepath.Join(config.Data, part)
 }
 
 // WipeSpool takes all documents from a relay that does not run.
@@ -161,6 +186,8 @@ func (r *inProcess) stop() error {
 func (r *inProcess) kill() error {
 	return fmt.Errorf("a relay in this process cannot be killed: set Config.Processes")
 }
+
+func (r *inProcess) over() bool { return len(r.done) > 0 }
 
 func (r *inProcess) ended(within time.Duration) (error, bool) {
 	select {

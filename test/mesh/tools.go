@@ -20,9 +20,14 @@ type Ran struct {
 // that args name.
 func Tool(t testing.TB, program string, args ...string) Ran {
 	t.Helper()
+	return toolWith(t, "", program, args...)
+}
+
+func toolWith(t testing.TB, stdin, program string, args ...string) Ran {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), Binary(t, program), args...)
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	cmd.Env = append(os.Environ(), "TRUC_PROFILE=")
 	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
 		t.Fatal(err)
@@ -33,7 +38,11 @@ func Tool(t testing.TB, program string, args ...string) Ran {
 // Objects runs a program that has to succeed and reads its JSON lines.
 func Objects(t testing.TB, program string, args ...string) (objects []map[string]any) {
 	t.Helper()
-	ran := Tool(t, program, append(args, "-o", "json")...)
+	return objectsOf(t, Tool(t, program, append(args, "-o", "json")...), program, args...)
+}
+
+func objectsOf(t testing.TB, ran Ran, program string, args ...string) (objects []map[string]any) {
+	t.Helper()
 	if ran.Code != 0 {
 		t.Fatalf("%s %s: exit %d, %s", program, strings.Join(args, " "), ran.Code, ran.Stderr)
 	}
@@ -51,6 +60,13 @@ func Objects(t testing.TB, program string, args ...string) (objects []map[string
 func (m *Mesh) Relayctl(args ...string) []map[string]any {
 	m.t.Helper()
 	return Objects(m.t, "relayctl", append(args, "--profile", m.Layout.Profile("operator"))...)
+}
+
+// RelayctlWith runs relayctl as the operator with something on standard input; it
+// has to succeed.
+func (m *Mesh) RelayctlWith(stdin string, args ...string) []map[string]any {
+	m.t.Helper()
+	return objectsOf(m.t, toolWith(m.t, stdin, "relayctl", append(args, "-o", "json", "--profile", m.Layout.Profile("operator"))...), "relayctl", args...)
 }
 
 // TryRelayctl runs relayctl as the operator, whatever comes of it.

@@ -30,7 +30,7 @@ func (m *Mesh) Settle() {
 	}
 	for _, sent := range m.allSent() {
 		for _, code := range sent.To {
-			if a, ok := m.receiver(code); ok {
+			if a, ok := m.receiver(code); ok && !m.isGivenUp(sent, code) {
 				a.AwaitArrival(sent.ID())
 			}
 		}
@@ -42,6 +42,33 @@ func (m *Mesh) Settle() {
 			return m.tracked(sent, track)
 		})
 	}
+}
+
+// GivenUp says that a document is not to reach some of its recipients, and for
+// what reason its sender is to see.
+func (m *Mesh) GivenUp(sent *Sent, reason exchangev1.ErrorReason, codes ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if sent.givenUp == nil {
+		sent.givenUp = map[string]exchangev1.ErrorReason{}
+	}
+	for _, code := range codes {
+		sent.givenUp[code] = reason
+	}
+}
+
+// Revived takes GivenUp back.
+func (m *Mesh) Revived(sent *Sent) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sent.givenUp = nil
+}
+
+func (m *Mesh) isGivenUp(sent *Sent, code string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := sent.givenUp[code]
+	return ok
 }
 
 // Delivered says that the test itself has received a document for all of its
@@ -74,13 +101,23 @@ func (m *Mesh) traceOf(id envelope.ID) string {
 // tracked compares a track with who has received.
 func (m *Mesh) tracked(sent *Sent, track *exchangev1.TrackResponse) error {
 	state := map[string]exchangev1.TransportStatus{}
+	reasons := map[string]exchangev1.ErrorReason{}
 	for _, d := range track.GetDeliveries() {
-		state[d.GetAgencyCode()] = d.GetTransport()
+		state[d.GetAgencyCode()], reasons[d.GetAgencyCode()] = d.GetTransport(), d.GetReason()
 	}
 	if len(state) != len(sent.To) {
 		return fmt.Errorf("%d deliveries, want %d", len(state), len(sent.To))
 	}
 	for _, code := range sent.To {
+		m.mu.Lock()
+		reason, givenUp := sent.givenUp[code]
+		m.mu.Unlock()
+		if givenUp {
+			if state[code] != exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL || reasons[code] != reason {
+				return fmt.Errorf("delivery to %s is %s, %s; want it to have failed for %s", code, state[code], reasons[code], reason)
+			}
+			continue
+		}
 		_, receives := m.receiver(code)
 		if done := state[code] == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE; done != (receives || sent.delivered) {
 			return fmt.Errorf("delivery to %s is %s", code, state[code])
@@ -115,6 +152,9 @@ func (m *Mesh) Verify() {
 	due := map[string]map[envelope.ID]*Sent{}
 	for _, sent := range m.allSent() {
 		for _, code := range sent.To {
+			if m.isGivenUp(sent, code) {
+				continue
+			}
 			if due[code] == nil {
 				due[code] = map[envelope.ID]*Sent{}
 			}

@@ -143,11 +143,18 @@ func crossing(ctx context.Context, link *faults.Proxy, way faults.Way, bytes int
 // onlyBy is a client of an agency that has to begin with one relay.
 func onlyBy(t *testing.T, m *mesh.Mesh, code, relay string) *agency.Client {
 	t.Helper()
+	return clientOf(t, m, code, func(c *agency.Config) { c.Relays = []string{m.Address(relay)} })
+}
+
+// clientOf is one more client of an agency.
+func clientOf(t *testing.T, m *mesh.Mesh, code string, adjust func(*agency.Config)) *agency.Client {
+	t.Helper()
 	config, err := agency.LoadProfile(m.Layout.Profile(code))
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Relays, config.Logger = []string{m.Address(relay)}, slog.New(slog.DiscardHandler)
+	config.Logger = slog.New(slog.DiscardHandler)
+	adjust(&config)
 	client, err := agency.New(config)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/truclienthong/truc/cmd/relayd/sample"
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/test/faults"
 	"github.com/truclienthong/truc/test/mesh"
 )
 
@@ -64,6 +65,7 @@ func TestHomeLost(t *testing.T) {
 	lose(m, "bac")
 	m.Agency("G22").Receive()
 	m.Agency("G12").Receive()
+	mesh.Binary(t, "relayctl") // building it is not measured
 	began := time.Now()
 	giveUp(t, m, "bac")
 	for _, s := range sent {
@@ -167,4 +169,42 @@ func nothingSole(ctx context.Context, m *mesh.Mesh, relay string) error {
 		err = fmt.Errorf("%d envelopes are nowhere else", health.GetSoleCopies())
 	}
 	return err
+}
+
+// A relay that was given up comes back with its disk: what only it had accepted,
+// while nobody else heard it, is delivered after all.
+func TestLostRelayComesBack(t *testing.T) {
+	t.Parallel()
+	m := mesh.Start(t, mesh.Config{Links: true})
+	before := send(m, 2, "H26", "G22", "H17") // at bac, with copies elsewhere
+	for _, other := range []string{"trung", "nam"} {
+		m.Between("bac", other).Cut()
+	}
+	elsewhere := faults.Links{m.AgencyLink("trung"), m.AgencyLink("nam")}
+	elsewhere.Cut()
+	only := append(send(m, 1, "H26", "G12"), send(m, 1, "G22", "H13", "G12")...)
+	elsewhere.Heal()
+	for _, s := range only {
+		if s.Receipt.Copies != 1 {
+			t.Errorf("envelope %s was accepted with %d copies where no relay was reached, want 1", s.ID(), s.Receipt.Copies)
+		}
+	}
+	around := m.Isolate("bac")
+	m.StopRelay("bac")
+	giveUp(t, m, "bac")
+	for _, code := range []string{"G22", "G12", "H17", "H13"} {
+		m.Agency(code).Receive()
+	}
+	for _, s := range before {
+		m.Agency("H17").AwaitArrival(s.ID())
+	}
+	around.Heal()
+	m.StartRelay("bac")
+	began := time.Now()
+	for _, s := range only {
+		for _, code := range s.To {
+			m.Agency(code).AwaitArrival(s.ID())
+		}
+	}
+	t.Logf("what only the lost relay had arrived %s after it came back", time.Since(began).Round(time.Millisecond))
 }
