@@ -141,6 +141,7 @@ func (r *Relay) open() (_ *parts, err error) {
 	options := c.Spool
 	options.Self, options.Clock, options.Logger, options.Meter = c.ID, c.Clock, c.Logger, meter
 	p := &parts{peers: newPeers(c), health: newHealth()}
+	options.Mend = (&mending{relay: r, peers: p.peers}).fetch
 	if p.spool, err = spool.Open(options); err != nil {
 		return nil, fmt.Errorf("open the spool: %w", err)
 	}

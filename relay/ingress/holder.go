@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
@@ -40,7 +39,7 @@ var errRecipient = errors.New("recipient was cut off")
 // by the recipient like everything else. It returns damaged, the error that led
 // here, where nobody has the bytes.
 func (s *Service) fromOthers(ctx context.Context, r *stretch, damaged error) error {
-	for _, holder := range holders(r.record, s.config.Self) {
+	for _, holder := range r.record.Beside(s.config.Self) {
 		before := r.left
 		err := s.fromOther(ctx, holder, r)
 		switch {
@@ -87,16 +86,4 @@ func (s *Service) fromOther(ctx context.Context, holder routing.RelayID, r *stre
 		s.metrics.bytes.Add(ctx, int64(len(data)), s.metrics.sent)
 	}
 	return nil
-}
-
-// holders are the relays that may hold the content beside this one, the most
-// certain first.
-func holders(record *envelope.Record, self routing.RelayID) []routing.RelayID {
-	others := []routing.RelayID{record.Ingress}
-	for _, relay := range slices.Backward(record.Visited) {
-		if !slices.Contains(others, relay) {
-			others = append(others, relay)
-		}
-	}
-	return slices.DeleteFunc(others, func(relay routing.RelayID) bool { return relay == self })
 }
