@@ -142,7 +142,7 @@ func (r *receiver) run(ctx context.Context, client *agency.Client) error {
 		// a little before we do, and that reads like a failure.
 		defer time.AfterFunc(r.flags.timeout, func() { cancel(errTimeout) }).Stop()
 	}
-	if r.flags.waits() && r.flags.timeout > 0 {
+	if r.flags.timeout > 0 {
 		// Waiting for what a mesh may send is one thing, not reaching it until
 		// the time is over another: a failure.
 		if _, err := client.Attach(ctx); context.Cause(ctx) == errTimeout {
@@ -152,8 +152,11 @@ func (r *receiver) run(ctx context.Context, client *agency.Client) error {
 		}
 	}
 	err := r.loop(ctx, client)
-	if r.asked(ctx) {
+	switch {
+	case r.asked(ctx):
 		err = nil
+	case err != nil && context.Cause(ctx) == errTimeout:
+		err = fmt.Errorf("%w before the inbox was empty; run it again, it goes on where it stopped", errTimeout)
 	}
 	cancel(nil)
 	r.retries.Wait()

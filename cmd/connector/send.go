@@ -7,7 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,6 +19,7 @@ import (
 	"github.com/truclienthong/truc/cmd/internal/cli"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/agency"
+	"github.com/truclienthong/truc/relay/envelope"
 )
 
 // sendFlags describe the document.
@@ -249,8 +252,29 @@ func (s sending) await(ctx context.Context, receipt *agency.Receipt) string {
 	return kept.Dir
 }
 
+// noSender says what to do where neither profile nor certificate name an agency.
+func noSender(err error) error {
+	refusal, ok := envelope.AsRefusal(err)
+	if ok && slices.ContainsFunc(refusal.Problems, func(p envelope.Problem) bool {
+		return p.Field == "header.sender.code" && p.Description == "is missing"
+	}) {
+		return errors.New(`it is not known which agency sends: add "agency: CODE" to the profile, and use that agency's certificate`)
+	}
+	return err
+}
+
 func send(cmd *cobra.Command, options *cli.Options, by sending, header *exchangev1.Header, files []string) error {
 	stderr := cmd.ErrOrStderr()
+	document := agency.Document{Header: header}
+	var total uint64
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		document.Parts = append(document.Parts, agency.FileSource(file))
+		total += uint64(info.Size())
+	}
 	if header.GetDocumentId() == "" {
 		id, err := uuid.NewV7()
 		if err != nil {
@@ -259,14 +283,6 @@ func send(cmd *cobra.Command, options *cli.Options, by sending, header *exchange
 		header.DocumentId = id.String()
 		// Before anything is sent, so that it is known after a crash.
 		fmt.Fprintf(stderr, "document id %s; to send this document again, use --document-id %s\n", id, id)
-	}
-	document := agency.Document{Header: header}
-	var total uint64
-	for _, file := range files {
-		document.Parts = append(document.Parts, agency.FileSource(file))
-		if info, err := os.Stat(file); err == nil {
-			total += uint64(info.Size())
-		}
 	}
 	progress := newProgress(stderr, "reading", total)
 	document.Progress = progress.show
@@ -277,8 +293,11 @@ func send(cmd *cobra.Command, options *cli.Options, by sending, header *exchange
 		fmt.Fprintf(stderr, "it is handed over by the next 'connector send', 'connector receive --watch' or 'connector outbox --tend'; remove the folder to give it up\n")
 		return kept.Err
 	}
+	if errors.Is(err, syscall.ENOSPC) && by.outbox != nil {
+		return fmt.Errorf("the outbox has no room, and nobody has the document: %w; make room, or name another folder with --outbox", err)
+	}
 	if err != nil {
-		return err
+		return noSender(err)
 	}
 	if by.outbox != nil {
 		behind := tendBehind(cmd.Context(), by.outbox, receipt)

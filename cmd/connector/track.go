@@ -67,8 +67,10 @@ it.
 transport is what the mesh says of a delivery: initial (accepted), processing (in
 the recipient's inbox), done (safely at the recipient), fail (given up). reason
 says why it failed: expired, refused_by_recipient, recalled and others, note what
-was said to it. A failed delivery is no failure of this command. status is what the recipient said last: 01 arrived, 02 returned, 03
-accepted into its books, 04 assigned, 05 in work, 06 finished.
+was said to it. A failed delivery is no failure of this command.
+
+status is what the recipient said last: 01 arrived, 02 returned, 03 accepted into
+its books, 04 assigned, 05 in work, 06 finished.
 
 Fields with -o json: envelope_id, document_id, sender, subject, receipt (relay,
 accepted_at, copies, recipients, content_size), deliveries (agency, home,

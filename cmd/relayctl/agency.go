@@ -132,15 +132,11 @@ func newAgencyShow(options *cli.Options) *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			r, err := c.Directory.ListAgencies(cmd.Context(), &adminv1.ListAgenciesRequest{Code: args[0]})
+			found, err := agencyOf(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
-			if len(r.GetAgencies()) == 0 {
-				return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
-					"agency %s is not in the directory; `relayctl agency list --search WORDS` finds codes by name", args[0])
-			}
-			a := agencyRowOf(r.GetAgencies()[0])
+			a := agencyRowOf(found)
 			out := options.Output(cmd)
 			return out.Print(a, func(io.Writer) error {
 				return out.Table(func(w io.Writer) error {
@@ -151,6 +147,19 @@ func newAgencyShow(options *cli.Options) *cobra.Command {
 			})
 		},
 	}
+}
+
+// agencyOf finds an agency by its code, in either form.
+func agencyOf(ctx context.Context, c *operator.Conn, code string) (*directoryv1.Agency, error) {
+	r, err := c.Directory.ListAgencies(ctx, &adminv1.ListAgenciesRequest{Code: code})
+	if err != nil {
+		return nil, err
+	}
+	if len(r.GetAgencies()) == 0 {
+		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
+			"agency %s is not in the directory; `relayctl agency list --search WORDS` finds codes by name", code)
+	}
+	return r.GetAgencies()[0], nil
 }
 
 func newAgencyAdd(options *cli.Options) *cobra.Command {

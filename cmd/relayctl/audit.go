@@ -67,9 +67,13 @@ silent (relays that did not answer).`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			request := new(adminv1.AuditRequest)
 			if since != "" {
-				at, err := parseSince(since, time.Now())
+				now := time.Now()
+				at, err := parseSince(since, now)
 				if err != nil {
 					return err
+				}
+				if at.After(now) {
+					return cli.Usage("--since %s: is still to come, so nothing would be proved", since)
 				}
 				request.Since = timestamppb.New(at)
 			}

@@ -151,6 +151,9 @@ with -o json all are written as they come.
 			if request.GetRelayId() != "" && request.GetAgencyCode() != "" && !request.GetExpired() {
 				return cli.Usage("--to is for what is on its way, --agency for an inbox: name one of them")
 			}
+			if err := checkNames(cmd, options, &request); err != nil {
+				return err
+			}
 			m, err := connectAll(cmd, options, only)
 			if err != nil {
 				return err
@@ -168,6 +171,33 @@ with -o json all are written as they come.
 	flags.BoolVar(&request.Late, "late", false, "only what is late")
 	flags.Uint32Var(&request.Limit, "limit", 0, "most entries of each relay; 0: all, 1,000 for people")
 	return cmd
+}
+
+// checkNames refuses a relay or an agency that the directory does not have:
+// nothing waits for a name that is misspelt, and that would look as if all were
+// well.
+func checkNames(cmd *cobra.Command, options *cli.Options, request *adminv1.ListQueueRequest) error {
+	if request.GetRelayId() == "" && request.GetAgencyCode() == "" {
+		return nil
+	}
+	c, err := connect(cmd, options)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if id := request.GetRelayId(); id != "" {
+		if _, err := c.Relay(cmd.Context(), id); err != nil {
+			return err
+		}
+	}
+	if code := request.GetAgencyCode(); code != "" {
+		agency, err := agencyOf(cmd.Context(), c, code)
+		if err != nil {
+			return err
+		}
+		request.AgencyCode = agency.GetCode()
+	}
+	return nil
 }
 
 // listQueue writes entries of all relays, as they come or sorted for people.
@@ -237,7 +267,9 @@ func newQueueShow(options *cli.Options) *cobra.Command {
 whole journey is what "relayctl trace ID" shows. Exit status 1 where a relay does
 not answer: it may wait there.
 
-One line per entry. ` + waitingFields,
+One line per entry.
+
+` + waitingFields,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := envelope.ParseID(args[0])
 			if err != nil {

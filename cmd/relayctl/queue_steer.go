@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -27,21 +28,23 @@ type steer struct {
 	operation               adminv1.SteerOperation
 	// nothing says why an envelope that is known was not concerned.
 	nothing string
+	// many is a "queue list" that finds envelopes to steer.
+	many string
 }
 
 var steers = []steer{
 	{name: "hold", done: "held", operation: adminv1.SteerOperation_STEER_OPERATION_HOLD,
-		short: "Keep envelopes where they are", nothing: "it is delivered, or was given up: nothing is left to hold",
+		short: "Keep envelopes where they are", nothing: "it is delivered, or was given up: nothing is left to hold", many: "--to nam",
 		long: `Keep envelopes where they are: what waits for a relay is not handed on, and what is
 in an inbox is not delivered, until they are released. Their lifetime goes on.`},
 	{name: "release", done: "released", operation: adminv1.SteerOperation_STEER_OPERATION_RELEASE,
-		short: "Let held envelopes go on", nothing: "it is not held", long: `Let envelopes that are held go on.`},
+		short: "Let held envelopes go on", nothing: "it is not held", many: "--held", long: `Let envelopes that are held go on.`},
 	{name: "retry", done: "retried", operation: adminv1.SteerOperation_STEER_OPERATION_RETRY,
-		short: "Try envelopes again now, also dead letters", nothing: "nothing of it waits for a relay; what is in an inbox waits for its recipient",
+		short: "Try envelopes again now, also dead letters", nothing: "nothing of it waits for a relay; what is in an inbox waits for its recipient", many: "--expired",
 		long: `Try envelopes again now. Dead letters, which were given up, become deliveries again,
 by the directory of now and with a lifetime that begins now.`},
 	{name: "expire", done: "given up", operation: adminv1.SteerOperation_STEER_OPERATION_EXPIRE,
-		short: "Give up what waits of envelopes", nothing: "nothing of it waits",
+		short: "Give up what waits of envelopes", nothing: "nothing of it waits", many: "--held --to nam",
 		long: `Give up what waits of envelopes: the sender sees that it was not delivered, and the
 content is kept as a dead letter, which "relayctl queue retry" sends again.`},
 }
@@ -75,13 +78,14 @@ func newQueueSteer(options *cli.Options, s steer) *cobra.Command {
 		Long: s.long + `
 
 ID - reads ids from standard input, one on a line. Every relay in service is told;
-where one does not answer, what it has is not concerned, and the exit status is 1.
+where one does not answer, what it has is not concerned, and the exit status is 1:
+the others have done it, which is printed too.
 
 Fields with -o json, one line per envelope: envelope_id, done (what was done, ""
 where nothing was), entries (of queues and inboxes, or dead letters), relays (relay,
 entries), error.`,
 		Example: "  relayctl queue " + s.name + " 0193fca0-5a1c-8000-8000-000000000000 --reason \"…\"\n" +
-			"  relayctl queue list -o json | jq -r .envelope_id | relayctl queue " + s.name + " -",
+			"  relayctl queue list " + s.many + " -o json | jq -r .envelope_id | relayctl queue " + s.name + " - --reason \"…\"",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ids, err := envelopeIDs(cmd, args)
 			if err != nil {
@@ -143,7 +147,7 @@ func steerAll(cmd *cobra.Command, out *cli.Output, m *operator.Mesh, s steer, id
 	var finished atomic.Int64
 	var mu sync.Mutex // owns the counts, failure and the writing
 	defer progress(cmd.ErrOrStderr(), &mu, len(ids), &finished)()
-	failed := 0
+	failed, inPart := 0, 0
 	var failure error
 	work, ctx := errgroup.WithContext(cmd.Context())
 	work.SetLimit(steersAtOnce)
@@ -157,10 +161,16 @@ func steerAll(cmd *cobra.Command, out *cli.Output, m *operator.Mesh, s steer, id
 			mu.Lock()
 			defer mu.Unlock()
 			if result.err != nil {
-				failed++
 				failure = result.err
+				if result.Done != "" {
+					inPart++
+				} else {
+					failed++
+				}
 				if !out.JSON() {
 					cli.PrintError(cmd.ErrOrStderr(), id.String(), result.err)
+				}
+				if !out.JSON() && result.Done == "" {
 					return nil
 				}
 			}
@@ -174,12 +184,19 @@ func steerAll(cmd *cobra.Command, out *cli.Output, m *operator.Mesh, s steer, id
 		return err
 	}
 	switch {
-	case failed == 0:
+	case failed+inPart == 0:
 		return nil
 	case len(ids) == 1 && out.JSON():
 		return failure
 	}
-	return fmt.Errorf("%d of %d envelopes were not %s", failed, len(ids), s.done)
+	var left []string
+	if failed > 0 {
+		left = append(left, fmt.Sprintf("%d of %d envelopes were not %s", failed, len(ids), s.done))
+	}
+	if inPart > 0 {
+		left = append(left, fmt.Sprintf("%d of %d envelopes were %s, but not at every relay", inPart, len(ids), s.done))
+	}
+	return errors.New(strings.Join(left, "; "))
 }
 
 // steerOne tells every relay about one envelope.
@@ -236,9 +253,9 @@ func wrongState(err error) bool {
 // plain is the message of an error without the spelling of the transport.
 func plain(err error) string {
 	if r, ok := envelope.AsRefusal(err); ok {
-		return r.Message
+		return cli.Plain(r.Message)
 	}
-	return err.Error()
+	return cli.Plain(err.Error())
 }
 
 func (r steered) where() string {

@@ -118,8 +118,8 @@ func tracedOf(id envelope.ID, r *adminv1.TraceResponse) traced {
 }
 
 func (t traced) text(w io.Writer, out *cli.Output) error {
-	if _, err := fmt.Fprintf(w, "envelope %s from %s, %d parts, %d bytes\naccepted at %s %s, copies %d, held by %s\n\n",
-		t.EnvelopeID, orDash(t.Sender), len(t.Parts), t.Size, orDash(t.Ingress), t.AcceptedAt, t.Copies,
+	if _, err := fmt.Fprintf(w, "envelope %s from %s, %s, %d bytes\naccepted at %s %s, copies %d, held by %s\n\n",
+		t.EnvelopeID, orDash(t.Sender), cli.Count(len(t.Parts), "part"), t.Size, orDash(t.Ingress), t.AcceptedAt, t.Copies,
 		orDash(strings.Join(t.Holders, " "))); err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func PrintError(w io.Writer, tool string, err error) {
 	}
 	switch {
 	case len(r.Problems) > 0:
-		fmt.Fprintf(w, "%s: refused, %s\n", tool, count(len(r.Problems), "problem"))
+		fmt.Fprintf(w, "%s: refused, %s\n", tool, Count(len(r.Problems), "problem"))
 		for _, p := range r.Problems {
 			fmt.Fprintf(w, "  %s: %s\n", p.Field, OneLine(p.Description))
 		}
@@ -158,8 +158,7 @@ func PrintError(w io.Writer, tool string, err error) {
 // printLines writes a text of one or more lines, those after the first
 // indented, without the spelling of the transport.
 func printLines(w io.Writer, prefix, text string) {
-	text = dialSpelling.ReplaceAllString(statusSpelling.ReplaceAllString(strings.TrimSpace(text), ""), "$1")
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(Plain(strings.TrimSpace(text))) {
 		fmt.Fprintf(w, "%s%s\n", prefix, strings.TrimSpace(OneLine(line)))
 		prefix = "  "
 	}
@@ -172,7 +171,13 @@ var (
 	dialSpelling   = regexp.MustCompile(`connection error: desc = "transport: (?:Error while dialing: )?((?:[^"\\]|\\.)*)"`)
 )
 
-func count(n int, what string) string {
+// Plain is the text of an error without the spelling of the transport.
+func Plain(text string) string {
+	return dialSpelling.ReplaceAllString(statusSpelling.ReplaceAllString(text, ""), "$1")
+}
+
+// Count says how many there are of something.
+func Count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
