@@ -77,7 +77,7 @@ func (f *Forwarder) probe(ctx context.Context, relay routing.RelayID) {
 			was := f.links.up(relay)
 			f.links.hear(relay, answer.GetLinks())
 			settled = f.links.answered(relay, roundTrip, answer.GetAccepting())
-			if settled && !was {
+			if !was && f.links.up(relay) {
 				f.Logger.InfoContext(ctx, "link is up", "peer", relay, "round_trip", roundTrip)
 			}
 		}
