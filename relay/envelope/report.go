@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/routing"
 )
@@ -82,9 +84,11 @@ func Keepable(t time.Time) bool { return !t.Before(time.Unix(0, 0)) && t.Year() 
 // the original sender, with the duty to hand it on to the ingress relay. It
 // returns nil where self is the ingress.
 //
-// The header holds no time, so the report about one end of one delivery has
+// The header does not hold when, so the report about one end of one delivery has
 // one id however often it is written; when the delivery ended is the custody's
-// AcceptedAt, which travels beside the header.
+// AcceptedAt, which travels beside the header. A report that a delivery was given
+// up holds the end of the lifetime that it had: it is about that life, and not
+// about one that its ingress gave it since (Revive).
 func ReportFor(r *Record, self routing.RelayID, s Settlement) (*Custody, error) {
 	if r.Ingress == self {
 		return nil, nil
@@ -104,6 +108,9 @@ func ReportFor(r *Record, self routing.RelayID, s Settlement) (*Custody, error) 
 			Reason:      s.Reason,
 		},
 	}
+	if s.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL && !r.ExpiresAt.IsZero() {
+		h.ExpiresAt = timestamppb.New(r.ExpiresAt)
+	}
 	canonical, err := Canonical(h)
 	if err != nil {
 		return nil, fmt.Errorf("report on envelope %s for %s: %w", r.ID, s.Agency, err)
@@ -111,6 +118,7 @@ func ReportFor(r *Record, self routing.RelayID, s Settlement) (*Custody, error) 
 	return NewCustody(h, canonical, Acceptance{
 		Ingress:     self,
 		AcceptedAt:  s.At,
+		ExpiresAt:   s.At.Add(DefaultLifetime),
 		TraceParent: r.TraceParent,
 		TraceState:  r.TraceState,
 		Report:      true,

@@ -113,6 +113,17 @@ func TestReportsHaveOneID(t *testing.T) {
 	if report(other).ID == first.ID || report(fail).ID == first.ID {
 		t.Error("reports on another recipient or another end have the same id")
 	}
+	before := report(fail)
+	if want := fail.At.Add(envelope.DefaultLifetime); !before.ExpiresAt.Equal(want) {
+		t.Errorf("the report that it was given up lives until %s, want %s", before.ExpiresAt, want)
+	}
+	r.ExpiresAt = r.ExpiresAt.Add(time.Hour)
+	if again := report(done); again.ID != first.ID {
+		t.Error("done is another report for an envelope that was given more time")
+	}
+	if report(fail).ID == before.ID {
+		t.Error("given up again, in another life, is the same report")
+	}
 	for _, s := range []envelope.Settlement{done, fail} {
 		got, err := envelope.ParseReport(report(s))
 		if err != nil {

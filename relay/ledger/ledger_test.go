@@ -239,6 +239,28 @@ func TestRelaysAreBelievedAboutThemselves(t *testing.T) {
 	}
 }
 
+// A report that a delivery was given up may be late: since then its ingress gave
+// it more time. That it was done is true in every life.
+func TestReportOfAnEarlierLife(t *testing.T) {
+	for _, test := range []struct {
+		status  exchangev1.TransportStatus
+		settled int
+	}{{fail, 0}, {done, 1}} {
+		m := newMesh(t)
+		id := m.travel()
+		m.spools["nam"].records[id].ExpiresAt = noon.Add(time.Hour)
+		m.spools["bac"].records[id].ExpiresAt = noon.Add(2 * time.Hour)
+		report, err := envelope.ReportFor(m.spools["nam"].records[id], "nam", envelope.Settlement{ID: id, Agency: "H29",
+			Transport: test.status, Reason: exchangev1.ErrorReason_ERROR_REASON_EXPIRED, At: noon.Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.ledgers["bac"].Apply(t.Context(), report); err != nil || len(m.spools["bac"].settled) != test.settled {
+			t.Errorf("%s: got %v, settled %v, want %d", test.status, err, m.spools["bac"].settled, test.settled)
+		}
+	}
+}
+
 func TestApply(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -24,7 +24,9 @@ import (
 // The relay that reports is mostly the home of the recipient, but need not be:
 // a relay on the way may have given up, and the agency may have moved since. But
 // what still waits here has been nowhere else than, perhaps, where it waits to
-// go: a report of anyone else would end a delivery that never happened.
+// go: a report of anyone else would end a delivery that never happened. And that
+// a delivery was given up ends no life that it was given after: such a report is
+// taken, and changes nothing.
 func (l *Ledger) Apply(ctx context.Context, report *envelope.Custody) error {
 	err := l.apply(ctx, report)
 	outcome := "applied"
@@ -54,8 +56,19 @@ func (l *Ledger) apply(ctx context.Context, report *envelope.Custody) error {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
 			"envelope %s was not accepted at relay %s", settlement.ID, l.config.Self)
 	}
-	if err := l.plausible(view, report, record, settlement); err != nil {
+	header, err := envelope.ParseCanonical(report.Header)
+	if err != nil {
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "report on %s: %v", settlement.ID, err)
+	}
+	if err := l.plausible(view, report, header, record, settlement); err != nil {
 		return err
+	}
+	if end := header.GetExpiresAt(); end != nil && end.AsTime().Before(record.ExpiresAt) {
+		// It was late. What it says of a recipient who was not revived, the relay
+		// that reports is asked again.
+		l.config.Logger.Info("report is about an earlier life", "envelope", settlement.ID.String(),
+			"agency", string(settlement.Agency), "relay", string(report.Ingress))
+		return nil
 	}
 	if _, err := l.config.Spool.Settle(ctx, []envelope.Settlement{settlement}); err != nil {
 		return fmt.Errorf("report on %s for %s: %w", settlement.ID, settlement.Agency, err)
@@ -66,11 +79,7 @@ func (l *Ledger) apply(ctx context.Context, report *envelope.Custody) error {
 }
 
 // plausible holds a report against the record of the envelope.
-func (l *Ledger) plausible(view routing.View, report *envelope.Custody, record *envelope.Record, s envelope.Settlement) error {
-	header, err := envelope.ParseCanonical(report.Header)
-	if err != nil {
-		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "report on %s: %v", s.ID, err)
-	}
+func (l *Ledger) plausible(view routing.View, report *envelope.Custody, header *exchangev1.Header, record *envelope.Record, s envelope.Settlement) error {
 	about := header.GetStatus().GetResponseFor()
 	if about.GetAgencyCode() != string(record.Sender) || about.GetDocumentId() != record.DocumentID {
 		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,
