@@ -50,6 +50,10 @@ func (f *Forwarder) examine(peer routing.RelayID, offer *relayv1.Offer) (*examin
 	if err != nil {
 		return nil, err
 	}
+	kept, err := parseKept(offer, agencies)
+	if err != nil {
+		return nil, err
+	}
 	a := envelope.Acceptance{
 		Ingress:     routing.RelayID(offer.GetIngressRelayId()),
 		AcceptedAt:  offer.GetAcceptedAt().AsTime(),
@@ -85,6 +89,7 @@ func (f *Forwarder) examine(peer routing.RelayID, offer *relayv1.Offer) (*examin
 	if err := checkContent(offer, x.custody.Parts); err != nil {
 		return nil, err
 	}
+	x.custody.Kept = kept
 	return x, f.assign(x, offer.GetPurpose(), destination, agencies)
 }
 
@@ -152,6 +157,31 @@ func parseAgencies(offer *relayv1.Offer) ([]routing.AgencyCode, error) {
 		return nil, envelope.Refuse(invalidField, "offer.purpose: %d is not known here", offer.GetPurpose())
 	}
 	return agencies, nil
+}
+
+// parseKept reads for whom a copy is to be kept beside what is to be delivered.
+func parseKept(offer *relayv1.Offer, delivered []routing.AgencyCode) ([]routing.AgencyCode, error) {
+	switch offer.GetPurpose() {
+	case relayv1.Purpose_PURPOSE_DELIVER, relayv1.Purpose_PURPOSE_MOVE:
+	default:
+		return nil, nil
+	}
+	seen := make(map[routing.AgencyCode]bool, len(delivered)+len(offer.GetKeptAgencyCodes()))
+	for _, code := range delivered {
+		seen[code] = true
+	}
+	var kept []routing.AgencyCode
+	for _, s := range offer.GetKeptAgencyCodes() {
+		code, err := routing.ParseAgencyCode(s)
+		if err != nil {
+			return nil, envelope.Refuse(invalidField, "offer.kept_agency_codes: %v", err)
+		}
+		if !seen[code] {
+			seen[code] = true
+			kept = append(kept, code)
+		}
+	}
+	return kept, nil
 }
 
 // checkContent compares content that rides inside with the sizes that the

@@ -187,6 +187,9 @@ func (f *Forwarder) makeOffer(ctx context.Context, a *attempt) *relayv1.Offer {
 	for _, code := range append(a.agencies, a.kept...) {
 		offer.AgencyCodes = append(offer.AgencyCodes, string(code))
 	}
+	for _, code := range f.keptBeside(a) {
+		offer.KeptAgencyCodes = append(offer.KeptAgencyCodes, string(code))
+	}
 	for _, relay := range withRelay(r.Visited, f.Self) {
 		offer.VisitedRelayIds = append(offer.VisitedRelayIds, string(relay))
 	}
@@ -209,6 +212,34 @@ func unsettled(r *envelope.Record) (agencies []routing.AgencyCode) {
 		}
 	}
 	return agencies
+}
+
+// keptBeside lists the recipients whose deliveries wait here, apart from those of
+// the offer: the first relay that takes the envelope from its ingress keeps its
+// copy for them. Else two relays would have it, and the loss of this one would be
+// the end of their deliveries all the same, for the other would not know of them.
+// First is the first of those in the queues that has none before it among the
+// holders; of several offers under way it is one, and where it is tried again
+// after another was taken it still keeps.
+func (f *Forwarder) keptBeside(a *attempt) (agencies []routing.AgencyCode) {
+	r, first := a.record, a.destination.relay
+	if !r.FromSender || len(a.agencies) == 0 ||
+		slices.ContainsFunc(r.Holders, func(h routing.RelayID) bool { return h < first }) ||
+		slices.ContainsFunc(r.Onward, func(o envelope.Onward) bool { return len(o.Agencies) > 0 && o.Relay < first && f.reaches(o.Relay) }) {
+		return nil
+	}
+	for _, d := range r.Deliveries {
+		if (d.Place == envelope.InInbox || d.Place == envelope.InQueue) && !slices.Contains(a.agencies, d.Agency) {
+			agencies = append(agencies, d.Agency)
+		}
+	}
+	return agencies
+}
+
+// reaches reports whether a relay is reached directly and takes envelopes.
+func (f *Forwarder) reaches(relay routing.RelayID) bool {
+	_, ok := f.links.usable(relay)
+	return ok
 }
 
 // withRelay appends a relay to those that had custody, once.

@@ -124,6 +124,32 @@ func TestIngressLost(t *testing.T) {
 	}
 }
 
+// One recipient is at home at the ingress, the other elsewhere. Two relays have
+// the document, the ingress burns down, and it reaches both.
+func TestIngressLostWithItsOwnRecipient(t *testing.T) {
+	t.Parallel()
+	m := mesh.Start(t, mesh.Config{Links: true})
+	for _, s := range send(m, 1, "H13", "G22") {
+		m.Await("nam hands on to bac", func(ctx context.Context) error { return arrived(ctx, m, "nam", s.ID(), "bac") })
+	}
+	sent := send(m, 3, "H13", "G22", "H13.16") // at bac, at nam
+	for _, s := range sent {
+		if s.Receipt.Copies < 2 {
+			t.Errorf("envelope %s was accepted with %d copies, want 2", s.ID(), s.Receipt.Copies)
+		}
+		m.Await("it has arrived at bac", func(ctx context.Context) error { return arrived(ctx, m, "nam", s.ID(), "bac") })
+	}
+	lose(m, "nam")
+	giveUp(t, m, "nam")
+	outOfRaft(m, "nam")
+	for _, code := range []string{"G22", "H13.16"} {
+		m.Agency(code).Receive()
+		for _, s := range sent {
+			m.Agency(code).AwaitArrival(s.ID())
+		}
+	}
+}
+
 // First the ingress is lost, then the home, then both are given up; another copy
 // delivers. And the other way round.
 func TestIngressAndHomeLost(t *testing.T) {
@@ -153,10 +179,12 @@ func TestIngressAndHomeLost(t *testing.T) {
 	send(m, 2, "H13", "G22", "H17")
 }
 
-// copiedBy says whether a relay has had a second copy made of an envelope.
+// copiedBy says whether a relay has had a second copy made of an envelope, or
+// handed it on to the home of another recipient.
 func copiedBy(ctx context.Context, m *mesh.Mesh, sent *mesh.Sent, relay string) error {
 	trace, err := m.Operator(relay).Custody.Trace(ctx, &adminv1.TraceRequest{EnvelopeId: idBytes(sent.ID())})
-	if err == nil && count(trace.GetEvents(), step{relay, exchangev1.TraceAction_TRACE_ACTION_COPIED, ""}) == 0 {
+	copied, handedOn := exchangev1.TraceAction_TRACE_ACTION_COPIED, exchangev1.TraceAction_TRACE_ACTION_HANDED_ON
+	if err == nil && count(trace.GetEvents(), step{relay, copied, ""})+count(trace.GetEvents(), step{relay, handedOn, ""}) == 0 {
 		err = fmt.Errorf("not in %v", trace.GetEvents())
 	}
 	return err

@@ -433,9 +433,13 @@ type Offer struct {
 	// Content holds every part.
 	HasContent bool `protobuf:"varint,13,opt,name=has_content,json=hasContent,proto3" json:"has_content,omitempty"`
 	// When the mesh gives it up; set at ingress.
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Other recipients, whose deliveries wait at the relay that offers, and for
+	// whom the relay that takes the envelope keeps its copy, as with PURPOSE_COPY.
+	// QD20 form.
+	KeptAgencyCodes []string `protobuf:"bytes,15,rep,name=kept_agency_codes,json=keptAgencyCodes,proto3" json:"kept_agency_codes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Offer) Reset() {
@@ -562,6 +566,13 @@ func (x *Offer) GetHasContent() bool {
 func (x *Offer) GetExpiresAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *Offer) GetKeptAgencyCodes() []string {
+	if x != nil {
+		return x.KeptAgencyCodes
 	}
 	return nil
 }
@@ -2273,7 +2284,7 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\amessage\"T\n" +
 	"\tPassHello\x12-\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x15.truc.relay.v1.StreamR\x06stream\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\rR\aversion\"\xaa\x04\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"\xd6\x04\n" +
 	"\x05Offer\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1f\n" +
 	"\venvelope_id\x18\x02 \x01(\fR\n" +
@@ -2295,7 +2306,8 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\vhas_content\x18\r \x01(\bR\n" +
 	"hasContent\x129\n" +
 	"\n" +
-	"expires_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"d\n" +
+	"expires_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12*\n" +
+	"\x11kept_agency_codes\x18\x0f \x03(\tR\x0fkeptAgencyCodes\"d\n" +
 	"\n" +
 	"OfferChunk\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x12\n" +
