@@ -4,7 +4,8 @@
 //
 // A test says what it needs and what happens; the harness checks at the end of
 // every test that each accepted envelope is in each recipient's folder exactly
-// once with the bytes that were sent, and that the sender's track says so.
+// once with the bytes that were sent, that the sender's track says so, that the
+// audit of the mesh balances, and that the disk of every relay is whole.
 //
 //	m := mesh.Start(t, mesh.Config{})
 //	sender, recipient := m.Agency("H17.97.08"), m.Agency("G22")
@@ -71,8 +72,8 @@ type Mesh struct {
 	retired  []*Operator
 	sent     []*Sent
 
-	links     *links // set at the start
-	unaudited string // why the audit need not balance
+	links   *links // set at the start
+	damaged bool   // whether a test has damaged disks
 }
 
 // relay is a relay that runs, in this process or as another.
@@ -143,6 +144,9 @@ func (m *Mesh) end(cancel context.CancelFunc) {
 		}
 	}
 	m.links.close()
+	if !m.t.Failed() {
+		m.fsck()
+	}
 	if m.t.Failed() {
 		m.showLogs()
 	}

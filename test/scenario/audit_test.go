@@ -13,6 +13,7 @@ import (
 // An audit balances at any moment while documents flow, agencies move and a
 // relay is away; one that is silent is named.
 func TestAuditWhileDocumentsFlow(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
 	stop := flow(t, m, "G22", "H17", "H13")
 	var pending uint64
@@ -49,6 +50,7 @@ func TestAuditWhileDocumentsFlow(t *testing.T) {
 
 // What a disk loses behind the mesh's back is found by the audit, by id.
 func TestAuditFindsWhatIsGone(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
 	sent := send(m, 3, "H17", "G22") // accepted at trung, in an inbox at bac
 	for _, s := range sent {

@@ -130,6 +130,7 @@ func dial(t *testing.T, address string, c credentials.TransportCredentials) *grp
 // Who shows no good certificate reaches no service; who shows a good one reaches
 // only those meant for it.
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
 	address := m.Layout.Address("bac")
 	good, foreign := meshAuthority(t, m.Layout), foreignAuthority(t)

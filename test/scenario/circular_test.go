@@ -83,6 +83,7 @@ func communesBelow(rows [][]string, parent map[string]string, province string) (
 // One circular reaches every member of a group, and each relay gets one copy of
 // it, however many recipients live there.
 func TestCircular(t *testing.T) {
+	t.Parallel()
 	c := agenciesOf(t, "48")
 	for _, group := range []struct {
 		name, to string

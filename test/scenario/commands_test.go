@@ -30,6 +30,7 @@ func asked(t *testing.T, name string, args ...string) []map[string]any {
 // The commands of an operator's and an agency's day, with their real programs
 // against three relayd processes.
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{Processes: true})
 	operator := []string{"--profile", m.Layout.Profile("operator")}
 	with := func(profile []string, args ...string) []string { return append(args, profile...) }
@@ -95,6 +96,7 @@ func TestCommands(t *testing.T) {
 
 // Exit codes and reasons are what scripts rely on.
 func TestRefusalsOfCommands(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{Processes: true})
 	file := filepath.Join(t.TempDir(), "a.pdf")
 	if err := os.WriteFile(file, sample.PDF("a", 5000), 0o644); err != nil {

@@ -150,6 +150,7 @@ func TestQuotaOfAnAgency(t *testing.T) {
 func TestOneBitTurns(t *testing.T) {
 	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
+	m.Damaged()
 	content := make([]byte, 3<<20)
 	_, _ = rand.NewChaCha8([32]byte{9}).Read(content)
 	for _, where := range []struct{ name, relay, from, to string }{

@@ -22,6 +22,7 @@ func documents() mesh.Files {
 // and a trace that tells each hop once. The sender may be attached to any relay,
 // so at least one of the two recipients is at home elsewhere.
 func TestCommuneToMinistry(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
 	homes := map[string]string{"G22": "bac", "H13": "nam"}
 	for code := range homes {
@@ -56,6 +57,7 @@ func TestCommuneToMinistry(t *testing.T) {
 // The same document again, here and at another relay, is one envelope; the same
 // document id with other content is refused.
 func TestOnceInTheBooks(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
 	sender, recipient := m.Agency("H17.97.08"), m.Agency("G22")
 	files := documents()
@@ -90,6 +92,7 @@ func TestOnceInTheBooks(t *testing.T) {
 // Ten documents of each priority cross, from every relay to every relay, the
 // same relay included.
 func TestAllToAll(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
 	codes := []string{"G22", "H17", "H13.16.03", "H26.12.05"}
 	for _, code := range codes {

@@ -18,6 +18,7 @@ import (
 // its bytes are on their way, and after it has arrived but before it was
 // fetched.
 func TestHomeRelayKilled(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{Processes: true})
 	sender, recipient := m.Agency("H17.97.08"), m.Agency("G22")
 
@@ -43,6 +44,7 @@ func TestHomeRelayKilled(t *testing.T) {
 
 // The ingress relay is killed right after it gave its receipts.
 func TestIngressRelayKilled(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{Processes: true})
 	m.Agency("G22").Receive()
 	m.Agency("H41").Receive()
@@ -62,6 +64,7 @@ func TestIngressRelayKilled(t *testing.T) {
 
 // Every relay in turn is killed while documents flow between all of them.
 func TestKillsUnderLoad(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{Processes: true})
 	codes := []string{"G22", "H17", "H13"}
 	for _, code := range codes {

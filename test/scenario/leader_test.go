@@ -19,6 +19,7 @@ const longestPause = 15 * time.Second
 // The leader is killed while the directory is being written to: every write
 // that was answered is there, once, and documents go on meanwhile.
 func TestLeaderKilledUnderDirectoryWrites(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{Processes: true})
 	leader := leaderOf(t, m)
 	var others []string

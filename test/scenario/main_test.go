@@ -10,8 +10,8 @@ import (
 	"github.com/truclienthong/truc/test/mesh"
 )
 
-// Scenarios that mostly wait, for links to be given up or a relay to be missed,
-// do so beside one another.
+// Scenarios mostly wait, for disks to sync, links to be given up, relays to be
+// missed; they do so beside one another.
 const besideOneAnother = "4"
 
 func TestMain(m *testing.M) {

@@ -49,6 +49,7 @@ func flow(t *testing.T, m *mesh.Mesh, codes ...string) (stop func() int) {
 // A fourth relay is added, gets a vote, becomes home of an agency, loses its
 // vote and leaves, while documents flow.
 func TestRelayJoinsAndLeaves(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
 	stop := flow(t, m, "G22", "H17", "H13")
 	operator := m.Operator("bac")
@@ -95,6 +96,7 @@ func TestRelayJoinsAndLeaves(t *testing.T) {
 
 // An agency moves from home to home while documents flow to it.
 func TestAgencyMoves(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
 	stop := flow(t, m, "G22", "H17", "H13")
 	operator := m.Operator("trung")

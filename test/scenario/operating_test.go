@@ -16,6 +16,7 @@ import (
 // What an operator types by mistake must not take a mesh apart, and what he
 // reads must say what to do next.
 func TestMistakesOfOperators(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{Processes: true})
 	operator := []string{"--profile", m.Layout.Profile("operator")}
 	dir := t.TempDir()
@@ -65,6 +66,7 @@ func TestMistakesOfOperators(t *testing.T) {
 
 // An export is an import that changes nothing, also through a pipe.
 func TestExportIsImport(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{Processes: true})
 	operator := []string{"--profile", m.Layout.Profile("operator"), "-o", "json"}
 	exported, stderr, code := tool(t, "relayctl", "agency", "export", "--profile", m.Layout.Profile("operator"))
@@ -83,6 +85,7 @@ func TestExportIsImport(t *testing.T) {
 // Both ids of a document lead to the same story, with the events of every relay
 // on the way.
 func TestTrackByEitherID(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{Processes: true})
 	file := filepath.Join(t.TempDir(), "a.pdf")
 	if err := os.WriteFile(file, sample.PDF("a", 5000), 0o644); err != nil {

@@ -12,6 +12,7 @@ import (
 // accepts and delivers on the directory it knew, and what is for the others
 // reaches them when they are back.
 func TestWithoutQuorum(t *testing.T) {
+	t.Parallel()
 	m := mesh.Start(t, mesh.Config{})
 	change(t, m.Operator("nam"), &directoryv1.Command{Change: &directoryv1.Command_MoveAgency{
 		MoveAgency: &directoryv1.MoveAgency{AgencyCode: "G22", HomeRelayId: "nam"}}})

@@ -44,6 +44,10 @@ func TestSteering(t *testing.T) {
 		m.Await("it is in the inbox", func(ctx context.Context) error { return arrived(ctx, m, "nam", sent.ID(), "bac") })
 	}
 
+	m.Agency("G17").Receive()
+	delivered := send(m, 1, "H13", "G17")[0]
+	m.Settle()
+
 	held := send(m, 1, "H13", "G22")[0]
 	inInbox(held)
 	steer("hold", held)
@@ -89,8 +93,9 @@ func TestSteering(t *testing.T) {
 		steer("retry", s)
 		recipient.AwaitArrival(s.ID())
 	}
-	refused("retry", free)
-	refused("hold", free)
+	for _, what := range []string{"hold", "release", "retry", "expire"} {
+		refused(what, delivered)
+	}
 
 	// What is held expires like everything else, and can be revived.
 	document := m.Agency("H13").Document(mesh.Files{"a.pdf": sample.PDF("short", 3000)}, "G12")
