@@ -16,7 +16,7 @@ import (
 // byte that is not what was accepted.
 func TestFsck(t *testing.T) {
 	m := mesh.Start(t, mesh.Config{})
-	m.Unaudited("a spool is damaged")
+	m.Damaged()
 	content := []byte(strings.Repeat("Công văn số 7 của Ủy ban nhân dân xã Hòa Tiến. ", 8_000))
 	sent := m.Agency("H17.97.08").Send(mesh.Files{"công văn.txt": content}, "G22")
 	config := m.Layout.RelayConfig("bac")
