@@ -136,12 +136,20 @@ func changeMember(cmd *cobra.Command, options *cli.Options, name, id string,
 	defer c.Close()
 	index, err := call(cmd.Context(), c)
 	if err != nil {
-		return err
+		return withoutLeader(err)
 	}
 	return options.Output(cmd).Print(done{Done: name, ID: id, Index: index}, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s %s: done at index %d\n", name, id, index)
 		return err
 	})
+}
+
+// withoutLeader says what to do next where there is no leader to ask.
+func withoutLeader(err error) error {
+	if r, ok := envelope.AsRefusal(err); ok && r.Reason == exchangev1.ErrorReason_ERROR_REASON_NO_LEADER {
+		return fmt.Errorf("%w; \"relayctl raft members --local\" shows the voters: start those that are down. Lost for good: docs/operating.md, Quorum loss", err)
+	}
+	return err
 }
 
 func newRaftTransfer(options *cli.Options) *cobra.Command {
@@ -163,7 +171,7 @@ Fields with -o json: leader ("" where the relay that answers does not know it ye
 			}
 			r, err := c.Raft.TransferLeader(cmd.Context(), request)
 			if err != nil {
-				return err
+				return withoutLeader(err)
 			}
 			result := struct {
 				Leader string `json:"leader"`

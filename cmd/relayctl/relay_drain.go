@@ -191,7 +191,7 @@ func (d *drainWatch) follow(ctx context.Context) ([]byte, error) {
 		if r.GetDone() {
 			return r.GetStatement(), nil
 		}
-		d.say("%d envelopes are nowhere else yet", r.GetRemaining())
+		d.say("%s still nowhere else", cli.Count(int(r.GetRemaining()), "envelope"))
 		if time.Since(d.explained) > explainEvery {
 			d.explained = time.Now()
 			d.explain(ctx)

@@ -35,16 +35,17 @@ refused while anything is left with it ("relayctl relay drain ID").
 
 With --lost a relay that is gone with its disk is given up: its agencies move to
 their standbys, what had been accepted elsewhere is sent to their new homes, and
-others take over what it had accepted as far as they have a copy. This cannot be
-taken back; --yes says so without a question. A relay that still answers is not
-lost: drain it, or stop it first.
+others take over what it had accepted as far as they have a copy. It is asked for
+once more; --yes gives up without a question. Only where it comes back with its disk
+can it be made active again. A relay that still answers is not lost: drain it, or
+stop it first.
 
 It stays in the list of relays and its id is not used again. As long as it is a
 member of Raft it counts for the quorum: the last line names the command that takes
 it out.
 
 Fields with -o json: done (retired, lost), id, version (of the directory after it),
-agencies (that moved), raft_member, next (the next command, or "").`
+agencies (that got another home or standby), raft_member, next (the next command, or "").`
 
 func newRelayRetire(options *cli.Options) *cobra.Command {
 	var lost, sure bool
@@ -163,7 +164,7 @@ func retire(cmd *cobra.Command, options *cli.Options, c *operator.Conn, id strin
 		}
 	}
 	return options.Output(cmd).Print(result, func(w io.Writer) error {
-		if _, err := fmt.Fprintf(w, "%s: %s, %d agencies moved (directory version %d)\n", id, result.Done, result.Agencies, result.Version); err != nil {
+		if _, err := fmt.Fprintf(w, "%s: %s, %d agencies got another home or standby (directory version %d)\n", id, result.Done, result.Agencies, result.Version); err != nil {
 			return err
 		}
 		var err error
