@@ -89,15 +89,10 @@ func TestIngressLost(t *testing.T) {
 	sender := m.Agency("H13") // at nam
 	sender.KeepCopies()
 	away, near := []string{"G22", "H17"}, "H13.16" // at bac and trung, at nam
-	second := append(send(m, 5, "H13", away...), send(m, 5, "H13", near)...)
+	second := append(send(m, 5, "H13", append(away, near)...), send(m, 5, "H13", near)...)
 	for _, s := range second {
 		if s.Receipt.Copies < 2 {
 			t.Errorf("envelope %s was accepted with %d copies, want 2", s.ID(), s.Receipt.Copies)
-		}
-	}
-	for _, s := range second[:5] {
-		for _, home := range []string{"bac", "trung"} {
-			m.Await("it has arrived at "+home, func(ctx context.Context) error { return arrived(ctx, m, "nam", s.ID(), home) })
 		}
 	}
 	for _, other := range []string{"bac", "trung"} {
