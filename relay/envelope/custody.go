@@ -121,10 +121,12 @@ type Record struct {
 	// at ingress all of them, elsewhere those in Inboxes and Onward.
 	Deliveries []Delivery
 	// Copies is on how many relays the envelope is known to be durable: this one
-	// and Holders.
+	// and Holders; 1 while a delivery depends on this relay alone, whoever else
+	// has the envelope for other recipients.
 	Copies uint32
-	// Holders are the other relays known to have made it durable.
-	Holders []routing.RelayID
+	// Holders are the other relays known to have made it durable, Keepers those
+	// of them that keep it for everybody who waited here.
+	Holders, Keepers []routing.RelayID
 	// Held is set while an operator holds it.
 	Held bool
 	// ContentReleased is set once retention let the bytes go.

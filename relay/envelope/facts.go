@@ -16,7 +16,9 @@ type HandedOn struct {
 	// Agencies are the recipients of the duty that were taken; the duty ends
 	// when none is left.
 	Agencies []routing.AgencyCode
-	At       time.Time
+	// Keeps: the peer keeps its copy for all whose deliveries wait here, too.
+	Keeps bool
+	At    time.Time
 }
 
 // Settlement ends one delivery: confirmed, or given up with a reason.

@@ -28,6 +28,7 @@ type attempt struct {
 	record   *envelope.Record
 	agencies []routing.AgencyCode // recipients it is offered for; none of a report or a copy
 	kept     []routing.AgencyCode // recipients that a copy stands for
+	keeps    bool                 // the peer is asked to keep it for all who wait here
 	offered  time.Time
 }
 
@@ -190,6 +191,7 @@ func (f *Forwarder) makeOffer(ctx context.Context, a *attempt) *relayv1.Offer {
 	for _, code := range f.keptBeside(a) {
 		offer.KeptAgencyCodes = append(offer.KeptAgencyCodes, string(code))
 	}
+	a.keeps = len(offer.KeptAgencyCodes) > 0
 	for _, relay := range withRelay(r.Visited, f.Self) {
 		offer.VisitedRelayIds = append(offer.VisitedRelayIds, string(relay))
 	}

@@ -152,7 +152,7 @@ func (k *Keeper) usable(view routing.View, relay routing.RelayID) bool {
 // it is not made and nobody waits to make it, it was refused.
 func (c *copying) underWay(ctx context.Context, id envelope.ID, relay routing.RelayID) bool {
 	record := c.k.record(ctx, id)
-	if record == nil || len(record.Holders) > 0 {
+	if record == nil || record.Copies > 1 {
 		delete(c.refused, id)
 		return false
 	}
@@ -183,7 +183,7 @@ func (c *copying) consider(ctx context.Context, view routing.View, e envelope.So
 	}
 	k := c.k
 	record := k.record(ctx, e.ID)
-	if record == nil || record.ContentReleased || len(record.Holders) > 0 {
+	if record == nil || record.ContentReleased || record.Copies > 1 {
 		return
 	}
 	age := now.Sub(e.Since)
@@ -213,7 +213,12 @@ func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelo
 	for _, relay := range refused {
 		not[relay] = true
 	}
-	for _, h := range record.Holders {
+	keepers := record.Holders
+	if record.Copies < 2 {
+		// Who has it for some recipients may keep it for the others, too.
+		keepers = record.Keepers
+	}
+	for _, h := range keepers {
 		not[h] = true
 	}
 	for _, duty := range record.Onward {

@@ -85,6 +85,9 @@ func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 			return err
 		}
 	}
+	if lacking.delivers() {
+		h.st.Keepers = nil // they know nothing of these
+	}
 	if err := s.add(h, lacking, r.Sequence, r.At); err != nil {
 		return err
 	}

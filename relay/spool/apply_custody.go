@@ -63,7 +63,9 @@ func (r *forgotten) apply(s *step) error {
 	if err != nil || !h.known || !slices.Contains(h.st.Holders, r.Holder) {
 		return err
 	}
-	h.st.Holders = slices.DeleteFunc(h.st.Holders, func(relay routing.RelayID) bool { return relay == r.Holder })
+	holder := func(relay routing.RelayID) bool { return relay == r.Holder }
+	h.st.Holders = slices.DeleteFunc(h.st.Holders, holder)
+	h.st.Keepers = slices.DeleteFunc(h.st.Keepers, holder)
 	h.sequence = r.Sequence
 	s.needs(h, s.size)
 	s.save(h, r.Now)
@@ -101,6 +103,9 @@ func (r *takenOver) apply(s *step) error {
 	d := duties{inboxes: inboxes, onward: onward}
 	if !changed && d.none() {
 		return nil
+	}
+	if d.delivers() {
+		h.st.Keepers = nil // they know nothing of these
 	}
 	if err := s.add(h, d, r.Sequence, r.At); err != nil {
 		return err
@@ -201,6 +206,7 @@ func (r *revived) apply(s *step) error {
 	if d.none() {
 		return nil
 	}
+	h.st.Keepers = nil // they kept it for others
 	if h.st.Unsettled == 0 {
 		h.st.Holders = nil
 	}

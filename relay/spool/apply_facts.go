@@ -51,7 +51,7 @@ func (r *handedOnRecord) apply(s *step) error {
 		e.Note = "for " + string(r.Destination)
 	}
 	if !givenUp {
-		if err := s.holder(h, r.Peer); err != nil {
+		if err := s.holder(h, r.Peer, h.st.FromSender && (r.Keeps || bare)); err != nil {
 			return err
 		}
 	}

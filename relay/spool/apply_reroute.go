@@ -17,6 +17,7 @@ func (r *rerouted) apply(s *step) error {
 	if err != nil || !h.known || !h.st.holdsContent() {
 		return err
 	}
+	h.sequence = r.Sequence
 	moving, err := s.leaving(h, r)
 	if err != nil || len(moving) == 0 {
 		return err
@@ -55,6 +56,9 @@ func (r *rerouted) apply(s *step) error {
 			inQueueHere = append(inQueueHere, a)
 		case inInbox:
 			s.leaveInbox(h, d)
+		default:
+			// It was elsewhere when others were asked to keep the envelope.
+			h.st.Keepers = nil
 		}
 		d.Place = handedOn // out of every queue and inbox for a moment
 	}
@@ -103,7 +107,7 @@ func (s *step) relocate(h *held, o envelope.Onward, at time.Time) error {
 		h.change(d)
 	}
 	s.event(h, envelope.Event{At: at, Action: exchangev1.TraceAction_TRACE_ACTION_REROUTED, Peer: o.Relay})
-	return s.holder(h, o.Relay)
+	return s.holder(h, o.Relay, false)
 }
 
 // leaving returns which recipients stand where the record says they leave from,

@@ -198,7 +198,7 @@ func (c *checker) document(id envelope.ID, st *state, header *envelope.Custody) 
 
 // duties checks that each open duty has its entry.
 func (c *checker) duties(id envelope.ID, st *state, all []*delivery) error {
-	var open, unsettled, failed uint32
+	var open, bare, unsettled, failed uint32
 	waiting := make(map[routing.AgencyCode]routing.RelayID)
 	for _, d := range all {
 		if d.open() {
@@ -238,6 +238,7 @@ func (c *checker) duties(id envelope.ID, st *state, all []*delivery) error {
 		}
 		if q.Bare {
 			open++
+			bare++
 		}
 		for _, a := range q.Agencies {
 			if waiting[a] != d.Relay {
@@ -249,7 +250,7 @@ func (c *checker) duties(id envelope.ID, st *state, all []*delivery) error {
 	for a, relay := range waiting {
 		c.findFor(id, a, "waits for relay %s, and is not in the queue", relay)
 	}
-	if open != st.Open || unsettled != st.Unsettled || len(all) != int(st.Count) {
+	if open != st.Open || bare != st.Bare || unsettled != st.Unsettled || len(all) != int(st.Count) {
 		c.find(id, "counts %d recipients, %d unsettled, %d open; there are %d, %d, %d",
 			st.Count, st.Unsettled, st.Open, len(all), unsettled, open)
 	}

@@ -52,7 +52,16 @@ func copyNeeded(v *index.View, st *state, self routing.RelayID, f envelope.Copy)
 // lacksCopy reports whether there is a copy to be made at a relay. Nobody needs
 // one of a report, or of what is settled.
 func (st *state) lacksCopy(self, relay routing.RelayID) bool {
-	return st.holdsContent() && !st.Report && st.Unsettled > 0 && relay != "" && relay != self && !slices.Contains(st.Holders, relay)
+	return st.holdsContent() && !st.Report && st.Unsettled > 0 && relay != "" && relay != self && st.lacksCopyAt(relay)
+}
+
+// lacksCopyAt reports whether a copy at a relay would add anything: it has none,
+// or has one only for some, while others depend on this relay alone.
+func (st *state) lacksCopyAt(relay routing.RelayID) bool {
+	if st.sole() {
+		return !slices.Contains(st.Keepers, relay)
+	}
+	return !slices.Contains(st.Holders, relay)
 }
 
 // Forget has a relay no longer count as a holder of an envelope: it lost it.

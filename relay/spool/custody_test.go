@@ -214,7 +214,7 @@ func TestTakeOver(t *testing.T) {
 	must(t, n.TakeOver(t.Context(), takeOver))
 	n = reopened(t, cfg, n, func(n *node) {
 		r := n.record(p)
-		if !r.FromSender || r.Ingress != self || r.Copies != 2 || !slices.Equal(r.Kept, []routing.AgencyCode{"F"}) {
+		if !r.FromSender || r.Ingress != self || r.Copies != 1 || !slices.Equal(r.Kept, []routing.AgencyCode{"F"}) {
 			t.Errorf("record %+v, want that this relay is the ingress, and keeps it for F", r)
 		}
 		if got := n.inboxOf("D"); len(got) != 1 || len(n.inboxOf("A")) != 0 {
@@ -334,8 +334,8 @@ func TestElsewhere(t *testing.T) {
 	}))
 	// B is still there: it may have been handed on since nam was asked.
 	must(t, n.Forget(t.Context(), p.ID, "nam"))
-	if r := n.record(p); r.Copies != 3 {
-		t.Errorf("holders %v, want nam too: it has B", r.Holders)
+	if r := n.record(p); !slices.Equal(r.Holders, []routing.RelayID{"nam", "trung"}) || r.Copies != 1 {
+		t.Errorf("holders %v, %d copies, want nam too: it has B; and one copy: L depends on this relay", r.Holders, r.Copies)
 	}
 	n = reopened(t, cfg, n, func(n *node) {
 		r := n.record(p)
@@ -366,9 +366,49 @@ func TestElsewhere(t *testing.T) {
 	must(t, n.Reroute(t.Context(), envelope.Reroute{
 		ID: p.ID, From: "trung", Agencies: []routing.AgencyCode{"B"}, Elsewhere: []envelope.Onward{{Relay: "nam", Agencies: []routing.AgencyCode{"B"}}},
 	}))
-	if r := n.record(p); r.Copies != 3 {
+	if r := n.record(p); len(r.Holders) != 2 {
 		t.Errorf("holders %v, want nam again", r.Holders)
 	}
+	n.end()
+	check(t, cfg)
+}
+
+// A relay that has the envelope for its own recipients alone is no second copy
+// for those who wait here; one that keeps it for them is, and one that lost it
+// is not.
+func TestACopyForSomeIsNoCopyForOthers(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg)
+	p := newParcel(1, 10).fromSender().inbox("L").onward("nam", "A").onward("trung", "B")
+	n.mustPut(p)
+	is := func(n *node, when string, copies uint32, sole int) {
+		t.Helper()
+		entries, err := n.Sole(0, 10)
+		if r := n.record(p); err != nil || r.Copies != copies || len(entries) != sole {
+			t.Errorf("%s: %d copies (holders %v, keepers %v), %d alone, %v; want %d, %d", when, r.Copies, r.Holders, r.Keepers, len(entries), err, copies, sole)
+		}
+	}
+	is(n, "accepted", 1, 1)
+	n.handOn(p, "nam", "nam", "A")
+	is(n, "nam has it for A", 1, 1)
+	changed := n.CopiesChanged(p.ID)
+	must(t, n.HandOn(t.Context(), envelope.HandedOn{ID: p.ID, Destination: "trung", Peer: "trung", Agencies: []routing.AgencyCode{"B"}, Keeps: true}))
+	select {
+	case <-changed:
+	case <-t.Context().Done():
+	}
+	n = reopened(t, cfg, n, func(n *node) {
+		is(n, "trung keeps it for L", 3, 0)
+	})
+	// nam lost A, which waits here again: trung was never asked to keep it for A.
+	must(t, n.Reroute(t.Context(), envelope.Reroute{ID: p.ID, From: "nam", Agencies: []routing.AgencyCode{"A"}, Inboxes: []routing.AgencyCode{"A"}}))
+	is(n, "A waits here again", 1, 1)
+	must(t, n.Copy(t.Context(), envelope.Copy{ID: p.ID, Relay: "trung"}))
+	must(t, n.HandOn(t.Context(), envelope.HandedOn{ID: p.ID, Destination: "trung", Peer: "trung"}))
+	is(n, "trung keeps it for all", 3, 0)
+	n.settle(1, envelope.Settlement{ID: p.ID, Agency: "L", Transport: done})
+	n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
+	is(n, "only B is under way", 3, 0)
 	n.end()
 	check(t, cfg)
 }

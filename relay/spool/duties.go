@@ -19,6 +19,11 @@ type duties struct {
 
 func (d *duties) none() bool { return len(d.inboxes)+len(d.onward)+len(d.kept) == 0 }
 
+// delivers reports whether a recipient is among them whose delivery waits here.
+func (d *duties) delivers() bool {
+	return len(d.inboxes) > 0 || slices.ContainsFunc(d.onward, func(o envelope.Onward) bool { return len(o.Agencies) > 0 })
+}
+
 // wants reports whether a duty that c names for a recipient, to be at place to,
 // is not known here yet, given what is (nil: nothing).
 //
@@ -102,7 +107,7 @@ func missing(v *index.View, st *state, c *envelope.Custody, find func(routing.Ag
 // bareKnown reports whether a duty without recipient, which c names for a
 // destination, waits already, or is a copy that need not be made.
 func bareKnown(v *index.View, st *state, c *envelope.Custody, relay routing.RelayID) (bool, error) {
-	if !c.Report && (c.FromSender && st.FromSender || slices.Contains(st.Holders, relay)) {
+	if !c.Report && (c.FromSender && st.FromSender || !st.lacksCopyAt(relay)) {
 		return true, nil
 	}
 	return bareDuty(v, st, relay)
@@ -304,12 +309,16 @@ func (st *state) countDead(d *delivery, more int) {
 	}
 }
 
-// holder notes that another relay has made the envelope durable: a copy need
-// not be made there any more.
-func (s *step) holder(h *held, relay routing.RelayID) error {
+// holder notes that another relay has made the envelope durable, and perhaps
+// keeps it for everybody who waits here. A copy that was to be made there is not
+// any more; should it be needed for others, it is wanted anew.
+func (s *step) holder(h *held, relay routing.RelayID, keeps bool) error {
 	if !slices.Contains(h.st.Holders, relay) {
 		h.st.Holders = append(h.st.Holders, relay)
 		s.woken.copies = append(s.woken.copies, h.id)
+	}
+	if keeps && !slices.Contains(h.st.Keepers, relay) {
+		h.st.Keepers = append(h.st.Keepers, relay)
 	}
 	if h.st.Report {
 		return nil

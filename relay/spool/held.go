@@ -192,6 +192,7 @@ func (s *step) enqueue(h *held, relay routing.RelayID, agencies []routing.Agency
 	if len(agencies) == 0 {
 		if !q.Bare {
 			q.Bare = true
+			h.st.Bare++
 			h.st.Open++
 		}
 	} else {
@@ -239,6 +240,7 @@ func (s *step) dequeue(h *held, relay routing.RelayID, agencies []routing.Agency
 	h.st.Open -= uint32(len(taken))
 	if tookBare {
 		q.Bare = false
+		h.st.Bare--
 		h.st.Open--
 	}
 	key := index.QueueKey(relay, h.st.Lane, d.Sequence)

@@ -50,14 +50,30 @@ func (st *state) membership() membership {
 	return m
 }
 
-// sole reports whether the relay has what it accepted alone.
-func (st *state) sole() bool { return st.FromSender && st.Unsettled > 0 && len(st.Holders) == 0 }
+// sole reports whether a delivery of what was accepted here depends on this
+// relay alone: one waits here, and nobody keeps a copy for it, though others may
+// have the envelope for other recipients; or nobody has it at all.
+func (st *state) sole() bool {
+	return st.FromSender && st.Unsettled > 0 &&
+		(len(st.Holders) == 0 || len(st.Keepers) == 0 && st.Open > st.Bare)
+}
+
+// copies is on how many relays the envelope is durable, as far as known.
+func (st *state) copies() uint32 {
+	if st.sole() {
+		return 1
+	}
+	return 1 + uint32(len(st.Holders))
+}
 
 // enlist has the envelope stand in the tables that its state says.
 func (s *step) enlist(h *held) {
 	st := h.st
 	switch {
 	case !st.sole():
+		if st.Alone != 0 {
+			s.woken.copies = append(s.woken.copies, h.id)
+		}
 		st.Alone = 0
 	case st.Alone == 0:
 		st.Alone = h.sequence

@@ -61,11 +61,12 @@ func (m *model) compare(rt *rapid.T) {
 }
 
 func (e *modelEnvelope) compare(rt *rapid.T, r *envelope.Record) {
-	if len(r.Deliveries) != len(e.deliveries) || r.FromSender != e.fromSender || int(r.Copies) != 1+len(e.holders) {
+	if len(r.Deliveries) != len(e.deliveries) || r.FromSender != e.fromSender || int(r.Copies) != e.copies() {
 		rt.Fatalf("envelope %s has %d recipients, ingress %v, %d copies, want %d, %v, %d",
-			r.ID, len(r.Deliveries), r.FromSender, r.Copies, len(e.deliveries), e.fromSender, 1+len(e.holders))
+			r.ID, len(r.Deliveries), r.FromSender, r.Copies, len(e.deliveries), e.fromSender, e.copies())
 	}
-	if r.Ingress != e.ingress || !r.ExpiresAt.Equal(e.expiresAt) || r.Held != e.held || !slices.Equal(slices.Sorted(maps.Keys(e.holders)), sorted(r.Holders)) {
+	if r.Ingress != e.ingress || !r.ExpiresAt.Equal(e.expiresAt) || r.Held != e.held || !slices.Equal(slices.Sorted(maps.Keys(e.holders)), sorted(r.Holders)) ||
+		!slices.Equal(slices.Sorted(maps.Keys(e.keepers)), sorted(r.Keepers)) {
 		rt.Fatalf("envelope %s is of %s, until %s, held %t, with %v, want %+v", r.ID, r.Ingress, r.ExpiresAt, r.Held, r.Holders, e)
 	}
 	kept := 0
@@ -101,7 +102,7 @@ func (l *modelLists) add(id envelope.ID, e *modelEnvelope) {
 		l.envelopes++
 		l.bytes += int64(e.p.Size())
 		l.pending += e.unsettled()
-		if len(e.holders) == 0 {
+		if e.sole() {
 			l.sole = append(l.sole, id)
 		}
 		for relay := range e.holders {

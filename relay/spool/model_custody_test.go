@@ -28,7 +28,7 @@ func (m *model) copy(rt *rapid.T) {
 			delete(e.bare, relay)
 		}
 	}
-	if e.unsettled() > 0 && !e.holders[f.Relay] && f.Relay != self {
+	if e.unsettled() > 0 && e.lacks(f.Relay) && f.Relay != self {
 		e.bare[f.Relay] = true
 	}
 	e.tidy()
@@ -45,6 +45,7 @@ func (m *model) forget(rt *rapid.T) {
 	}
 	if e.count(func(d *modelDelivery) bool { return d.place == envelope.Elsewhere && d.home == relay }) == 0 {
 		delete(e.holders, relay)
+		delete(e.keepers, relay)
 	}
 }
 
@@ -74,6 +75,11 @@ func (m *model) takeOver(rt *rapid.T) {
 	}
 	if !e.fromSender {
 		e.fromSender, e.ingress = true, self
+	}
+	for a := range to {
+		if d := e.deliveries[a]; d != nil && d.place == envelope.Kept {
+			clear(e.keepers)
+		}
 	}
 	e.become(to, func(d *modelDelivery) bool { return d.place == envelope.Kept })
 	e.tidy()
@@ -114,6 +120,7 @@ func (m *model) revive(rt *rapid.T) {
 	if err != nil {
 		rt.Fatal(err)
 	}
+	clear(e.keepers)
 	if e.unsettled() == 0 {
 		clear(e.holders)
 	}

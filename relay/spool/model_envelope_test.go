@@ -18,6 +18,30 @@ type modelEnvelope struct {
 	deliveries map[routing.AgencyCode]*modelDelivery
 	bare       map[routing.RelayID]bool
 	holders    map[routing.RelayID]bool
+	keepers    map[routing.RelayID]bool
+}
+
+// sole reports whether some delivery depends on this relay alone.
+func (e *modelEnvelope) sole() bool {
+	waiting := e.count(func(d *modelDelivery) bool {
+		return d.place != envelope.Elsewhere && d.place != envelope.Settled
+	})
+	return e.fromSender && e.unsettled() > 0 && (len(e.holders) == 0 || len(e.keepers) == 0 && waiting > 0)
+}
+
+func (e *modelEnvelope) copies() int {
+	if e.sole() {
+		return 1
+	}
+	return 1 + len(e.holders)
+}
+
+// lacks reports whether a copy at a relay would add anything.
+func (e *modelEnvelope) lacks(relay routing.RelayID) bool {
+	if e.sole() {
+		return !e.keepers[relay]
+	}
+	return !e.holders[relay]
 }
 
 type modelDelivery struct {
@@ -69,6 +93,10 @@ func (e *modelEnvelope) tidy() {
 
 func (e *modelEnvelope) put(p *parcel) {
 	again := p.FromSender && e.fromSender
+	lacks := make(map[routing.RelayID]bool)
+	for _, o := range p.Onward {
+		lacks[o.Relay] = e.lacks(o.Relay)
+	}
 	longer := p.ExpiresAt.After(e.expiresAt) && !again
 	changed := p.FromSender && !again || longer && !p.FromSender && e.open()
 	wants := func(a routing.AgencyCode, to envelope.Place) bool {
@@ -93,6 +121,9 @@ func (e *modelEnvelope) put(p *parcel) {
 		for _, a := range agencies {
 			if wants(a, d.place) {
 				changed = true
+				if d.place != envelope.Kept {
+					clear(e.keepers)
+				}
 				fresh := d
 				e.deliveries[a] = &fresh
 			}
@@ -102,7 +133,7 @@ func (e *modelEnvelope) put(p *parcel) {
 	take(p.Kept, modelDelivery{place: envelope.Kept, transport: initial})
 	for _, o := range p.Onward {
 		take(o.Agencies, modelDelivery{place: envelope.InQueue, home: o.Relay, transport: initial})
-		if len(o.Agencies) == 0 && !again && !e.holders[o.Relay] {
+		if len(o.Agencies) == 0 && !again && lacks[o.Relay] {
 			e.bare[o.Relay], changed = true, true
 		}
 	}
@@ -140,5 +171,9 @@ func (e *modelEnvelope) learn(r *envelope.Record) {
 	clear(e.holders)
 	for _, relay := range r.Holders {
 		e.holders[relay] = true
+	}
+	clear(e.keepers)
+	for _, relay := range r.Keepers {
+		e.keepers[relay] = true
 	}
 }

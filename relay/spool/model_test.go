@@ -75,7 +75,7 @@ func (m *model) put(rt *rapid.T) {
 	e := m.envelopes[p.ID]
 	if e == nil {
 		e = &modelEnvelope{
-			deliveries: map[routing.AgencyCode]*modelDelivery{}, bare: map[routing.RelayID]bool{}, holders: map[routing.RelayID]bool{},
+			deliveries: map[routing.AgencyCode]*modelDelivery{}, bare: map[routing.RelayID]bool{}, holders: map[routing.RelayID]bool{}, keepers: map[routing.RelayID]bool{},
 			ingress: p.Ingress, expiresAt: p.ExpiresAt,
 		}
 		m.envelopes[p.ID] = e
@@ -106,11 +106,13 @@ func (m *model) handOn(rt *rapid.T) {
 	f := envelope.HandedOn{
 		ID: e.p.ID, Destination: rapid.SampledFrom(modelRelays).Draw(rt, "destination"),
 		Peer: rapid.SampledFrom(append(modelRelays, self)).Draw(rt, "peer"), Agencies: m.agencies(rt),
+		Keeps: rapid.Bool().Draw(rt, "keeps"),
 	}
 	if err := m.n.HandOn(context.Background(), f); err != nil {
 		rt.Fatal(err)
 	}
-	moved := len(f.Agencies) == 0 && e.bare[f.Destination]
+	bare := len(f.Agencies) == 0 && e.bare[f.Destination]
+	moved := bare
 	if moved {
 		delete(e.bare, f.Destination)
 	}
@@ -128,6 +130,9 @@ func (m *model) handOn(rt *rapid.T) {
 	}
 	if moved {
 		e.holders[f.Peer] = true
+		if e.fromSender && (f.Keeps || bare) {
+			e.keepers[f.Peer] = true
+		}
 		delete(e.bare, f.Peer)
 	}
 	e.tidy()
@@ -202,6 +207,9 @@ func (m *model) reroute(rt *rapid.T) {
 			continue
 		case d.place == envelope.Elsewhere && to[a] == r.From && elsewhere[a] && held[r.From]:
 			continue
+		}
+		if d.place == envelope.Elsewhere && !(elsewhere[a] && to[a] == self) {
+			clear(e.keepers)
 		}
 		switch {
 		case elsewhere[a] && to[a] == self: // nonsense

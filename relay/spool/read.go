@@ -35,7 +35,7 @@ func recordAt(v *index.View, id envelope.ID, st *state) (*envelope.Record, error
 	}
 	c.FromSender, c.Ingress, c.ExpiresAt = st.FromSender, st.Ingress, st.ExpiresAt
 	out := &envelope.Record{
-		Custody: *c, CommittedAt: st.CommittedAt, Copies: 1 + uint32(len(st.Holders)), Holders: st.Holders,
+		Custody: *c, CommittedAt: st.CommittedAt, Copies: st.copies(), Holders: st.Holders, Keepers: st.Keepers,
 		Held: st.Held, ContentReleased: st.released(),
 	}
 	all, err := deliveriesAt(v, id, st)

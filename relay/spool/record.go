@@ -326,12 +326,12 @@ func (r *handedOnRecord) about() []envelope.ID { return []envelope.ID{r.ID} }
 func (r *handedOnRecord) appendStatement(b []byte) []byte {
 	b = appendText(append(b, r.ID[:]...), r.Destination)
 	b = appendCodes(appendText(b, r.Peer), r.Agencies)
-	return appendTime(appendTime(b, r.At), r.Now)
+	return appendBool(appendTime(appendTime(b, r.At), r.Now), r.Keeps)
 }
 
 func (r *handedOnRecord) readStatement(in *reader) {
 	r.ID, r.Destination, r.Peer, r.Agencies = in.id(), in.relay(), in.relay(), readAgencies(in)
-	r.At, r.Now = in.time(), in.time()
+	r.At, r.Now, r.Keeps = in.time(), in.time(), in.bool()
 }
 
 // settlement carries the report's custody inside, so that the delivery and the

@@ -97,6 +97,8 @@ type state struct {
 	// Count is the number of deliveries, Unsettled of those not settled, Open
 	// of those waiting or kept here plus the duties without agency.
 	Count, Unsettled, Open uint32
+	// Bare is the number of duties without agency.
+	Bare uint32
 	// Failed is the number of deliveries that are dead, FailedAt since when the
 	// first was.
 	Failed   uint32
@@ -108,8 +110,9 @@ type state struct {
 	Deliveries []*delivery
 	// Duties are the open queue entries, at most one per relay.
 	Duties []duty
-	// Holders are the other relays known to have made it durable.
-	Holders []routing.RelayID
+	// Holders are the other relays known to have made it durable, Keepers those
+	// of them that would deliver in the place of this one.
+	Holders, Keepers []routing.RelayID
 	// Whole locates the content where it lies in one record; else Generation
 	// names the chunks, 0 if there is no content here.
 	Whole      *location
@@ -246,6 +249,8 @@ func appendState(b []byte, st *state) []byte {
 		return binary.AppendUvarint(appendText(b, d.Relay), d.Sequence)
 	})
 	b = appendRelays(b, st.Holders)
+	b = appendRelays(b, st.Keepers)
+	b = binary.AppendUvarint(b, uint64(st.Bare))
 	b = appendBool(b, st.Whole != nil)
 	if st.Whole != nil {
 		b = appendLocation(b, *st.Whole)
@@ -295,6 +300,8 @@ func readState(r *reader) *state {
 			return duty{r.relay(), r.number()}
 		}),
 		Holders: readRelays(r),
+		Keepers: readRelays(r),
+		Bare:    uint32(r.number()),
 	}
 	if r.bool() {
 		whole := readLocation(r)
