@@ -161,7 +161,8 @@ func (r *Relay) open() (_ *parts, err error) {
 	}
 	f := c.Forward
 	f.Self, f.Directory, f.Peers, f.Reports = c.ID, c.Directory, p.peers, p.ledger
-	f.Queues, f.Inboxes, f.Holdings, f.Facts, f.Begin = store, store, store, store, store.beginForward(func(inboxes []routing.AgencyCode) error { return p.ingress.InboxRoom(inboxes) })
+	f.Queues, f.Inboxes, f.Holdings, f.Facts, f.Begin = store, store, store, store, store.beginForward
+	f.Room = func(agency routing.AgencyCode) error { return p.ingress.InboxRoom([]routing.AgencyCode{agency}) }
 	f.Accepting, f.Clock, f.Logger, f.Meter, f.Tracer = r.accepting, c.Clock, c.Logger, meter, tracer
 	f.OnRepeat = func() { p.keeper.Review() }
 	f.OnProbe = r.heard

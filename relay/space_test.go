@@ -185,19 +185,23 @@ func TestFullInboxAndOtherRelays(t *testing.T) {
 	m.start("nam", nil)
 	m.serving("bac", "nam")
 	m.putAgency("H26", "bac")
+	m.putAgency("H27", "bac")
 	m.putAgency("H29", "nam")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	accepted := timestamppb.Now()
-	offer := func(name string) *relayv1.PassResponse {
+	offer := func(name string, to ...string) *relayv1.PassResponse {
 		t.Helper()
-		h := document("H29", name, "x", "H26")
+		if to == nil {
+			to = []string{"H26"}
+		}
+		h := document("H29", name, "x", to...)
 		id, canonical, err := envelope.HeaderID(h)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return m.offerAs(ctx, "nam", "bac", &relayv1.Offer{EnvelopeId: id[:], Header: canonical, IngressRelayId: "nam", AcceptedAt: accepted,
-			DestinationRelayId: "bac", AgencyCodes: []string{"H26"}, Purpose: relayv1.Purpose_PURPOSE_DELIVER, Content: [][]byte{[]byte("x")}})
+			DestinationRelayId: "bac", AgencyCodes: to, Purpose: relayv1.Purpose_PURPOSE_DELIVER, Content: [][]byte{[]byte("x")}})
 	}
 	if answer := offer("1"); answer.GetAccepted() == nil {
 		t.Fatalf("first: got %v", answer)
@@ -207,6 +211,10 @@ func TestFullInboxAndOtherRelays(t *testing.T) {
 	}
 	if answer := offer("1"); !answer.GetAccepted().GetRepeat() {
 		t.Errorf("first again: got %v, want a repeat", answer)
+	}
+	// One full inbox is no reason to keep it from another recipient.
+	if answer := offer("3", "H26", "H27"); len(answer.GetAccepted().GetRefused()) != 1 || answer.GetAccepted().GetRefused()[0].GetAgencyCode() != "H26" {
+		t.Errorf("for two, one of whom has no room: got %v, want it taken for the other", answer)
 	}
 	if _, _, err := receiveOne(ctx, m.agency("bac", "H26")); err != nil {
 		t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	"github.com/truclienthong/truc/relay/keeper"
 	"github.com/truclienthong/truc/relay/ledger"
 	"github.com/truclienthong/truc/relay/spool"
-	"github.com/truclienthong/truc/routing"
 )
 
 // store is the spool as the other parts see it: its errors are refusals, which
@@ -44,21 +43,13 @@ func (s store) Begin(ctx context.Context, c *envelope.Custody) (ingress.Incoming
 	return in, nil
 }
 
-// beginForward opens a transfer for forward; room refuses it while an inbox that
-// it goes to has none.
-func (s store) beginForward(room func([]routing.AgencyCode) error) func(context.Context, *envelope.Custody) (forward.Incoming, error) {
-	return func(ctx context.Context, c *envelope.Custody) (forward.Incoming, error) {
-		in, err := s.begin(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		if _, ok := in.Repeat(); !ok {
-			if err := room(c.Inboxes); err != nil {
-				return nil, errors.Join(err, in.Close())
-			}
-		}
-		return in, nil
+// beginForward opens a transfer for forward.
+func (s store) beginForward(ctx context.Context, c *envelope.Custody) (forward.Incoming, error) {
+	in, err := s.begin(ctx, c)
+	if err != nil {
+		return nil, err
 	}
+	return in, nil
 }
 
 func (s store) begin(ctx context.Context, c *envelope.Custody) (*filling, error) {

@@ -115,6 +115,9 @@ type Config struct {
 	// disk above its watermark), as an *envelope.Refusal, or nil. Nil function:
 	// envelopes are taken.
 	Accepting func() error
+	// Room returns why an inbox here takes nothing more just now, or nil. Nil
+	// function: there is room.
+	Room func(routing.AgencyCode) error
 	// OnRepeat is called when a peer has had an envelope before that this relay
 	// is the ingress of: what became of it there is worth asking. It does not
 	// wait for anything. May be nil.
@@ -181,6 +184,9 @@ func (c *Config) complete() error {
 	}
 	if c.Accepting == nil {
 		c.Accepting = func() error { return nil }
+	}
+	if c.Room == nil {
+		c.Room = func(routing.AgencyCode) error { return nil }
 	}
 	if c.OnRepeat == nil {
 		c.OnRepeat = func() {}

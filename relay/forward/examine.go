@@ -260,6 +260,9 @@ func (f *Forwarder) assignInboxes(x *examined, agencies []routing.AgencyCode) er
 			x.refuse(code, notHome)
 		case agency.GetSuspended():
 			x.refuse(code, exchangev1.ErrorReason_ERROR_REASON_SUSPENDED_RECIPIENT)
+		case f.Room(code) != nil:
+			// Its inbox stops itself, and nobody else's.
+			x.refuse(code, exchangev1.ErrorReason_ERROR_REASON_RATE_LIMITED)
 		default:
 			x.custody.Inboxes = append(x.custody.Inboxes, code)
 		}
@@ -269,7 +272,7 @@ func (f *Forwarder) assignInboxes(x *examined, agencies []routing.AgencyCode) er
 	}
 	before := f.knownBefore(x)
 	switch {
-	case len(x.custody.Inboxes) > 0:
+	case len(x.custody.Inboxes) > 0, before && len(x.custody.Kept) > 0:
 		return nil
 	case before:
 		return errKnown
