@@ -213,15 +213,21 @@ func (a *Agency) Has(id envelope.ID) bool {
 	return a.arrived[id] > 0
 }
 
+// late is when an arrival is worth a line.
+const late = 20 * time.Second
+
 // AwaitArrival waits until an envelope is in the folder.
 func (a *Agency) AwaitArrival(id envelope.ID) {
 	a.m.t.Helper()
-	timeout := time.After(patience)
+	timeout, began := time.After(patience), time.Now()
 	for {
 		a.mu.Lock()
 		received, there := a.received, a.arrived[id] > 0
 		a.mu.Unlock()
 		if there {
+			if waited := time.Since(began); waited > late {
+				a.m.t.Logf("envelope %s reached %s only after %s\n%s", id, a.Code, waited.Round(time.Second), a.m.traceOf(id))
+			}
 			return
 		}
 		select {

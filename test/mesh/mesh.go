@@ -34,8 +34,9 @@ import (
 )
 
 // patience bounds every wait of the harness. It is long because it only
-// matters when something is lost; nothing waits for it when all is well.
-const patience = 60 * time.Second
+// matters when something is lost; nothing waits for it when all is well. What
+// relays find out by themselves, they find out within a minute or so.
+const patience = 100 * time.Second
 
 // Config says what a mesh is like. The zero value is that of `relayd dev`, in
 // this process.

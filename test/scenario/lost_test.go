@@ -6,10 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/truclienthong/truc/cmd/relayd/dev"
 	"github.com/truclienthong/truc/cmd/relayd/sample"
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
-	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/test/faults"
 	"github.com/truclienthong/truc/test/mesh"
 )
@@ -154,17 +156,23 @@ func TestIngressAndHomeLost(t *testing.T) {
 	m := mesh.Start(t, mesh.Config{Links: true, Relays: relays})
 	m.Agency("H13").KeepCopies() // at nam
 	m.Agency("G22").KeepCopies() // at bac
-	atBac := send(m, 4, "H13", "G22", "H17")
-	send(m, 4, "G22", "H13.16", "H17")
+	toBac := send(m, 4, "H13", "G22", "H17")
+	toNam := send(m, 4, "G22", "H13.16", "H17")
 	send(m, 4, "G22", "G12")
 	lose(m, "nam")
 	giveUp(t, m, "nam")
 	outOfRaft(m, "nam")
 	// As soon as each is safe again, the home goes too.
-	for _, s := range atBac {
-		m.Await("bac has had a copy made", func(ctx context.Context) error { return copiedBy(ctx, m, s, "bac") })
+	for code, list := range map[string][]*mesh.Sent{"G22": toBac, "H13.16": toNam} {
+		for _, s := range list {
+			m.Await("two relays know of its delivery to "+code, func(ctx context.Context) error {
+				return knownAt(ctx, m, s, code, "bac", "trung", "dong", "tay")
+			})
+		}
 	}
-	m.Await("other relays have what bac remembers", func(ctx context.Context) error { return nothingSole(ctx, m, "bac") })
+	for _, relay := range []string{"bac", "trung", "dong", "tay"} {
+		m.Await("others have what "+relay+" remembers", func(ctx context.Context) error { return nothingSole(ctx, m, relay) })
+	}
 	lose(m, "bac")
 	giveUp(t, m, "bac")
 	outOfRaft(m, "bac")
@@ -174,15 +182,28 @@ func TestIngressAndHomeLost(t *testing.T) {
 	send(m, 2, "H13", "G22", "H17")
 }
 
-// copiedBy says whether a relay has had a second copy made of an envelope, or
-// handed it on to the home of another recipient.
-func copiedBy(ctx context.Context, m *mesh.Mesh, sent *mesh.Sent, relay string) error {
-	trace, err := m.Operator(relay).Custody.Trace(ctx, &adminv1.TraceRequest{EnvelopeId: idBytes(sent.ID())})
-	copied, handedOn := exchangev1.TraceAction_TRACE_ACTION_COPIED, exchangev1.TraceAction_TRACE_ACTION_HANDED_ON
-	if err == nil && count(trace.GetEvents(), step{relay, copied, ""})+count(trace.GetEvents(), step{relay, handedOn, ""}) == 0 {
-		err = fmt.Errorf("not in %v", trace.GetEvents())
+// knownAt says whether two of the relays know of a delivery, so that one of them
+// may be lost.
+func knownAt(ctx context.Context, m *mesh.Mesh, sent *mesh.Sent, code string, relays ...string) error {
+	var know []string
+	for _, relay := range relays {
+		trace, err := m.Operator(relay).Custody.Trace(ctx, &adminv1.TraceRequest{EnvelopeId: idBytes(sent.ID()), Local: true})
+		if status.Code(err) == codes.NotFound {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, d := range trace.GetDeliveries() {
+			if d.GetAgencyCode() == code {
+				know = append(know, relay)
+			}
+		}
 	}
-	return err
+	if len(know) < 2 {
+		return fmt.Errorf("known at %v", know)
+	}
+	return nil
 }
 
 // nothingSole says whether other relays have everything that a relay remembers.
