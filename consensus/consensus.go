@@ -13,6 +13,10 @@
 //   - A member that cannot apply an entry (unknown version, state machine
 //     error) or whose log cannot be written stops: Run returns the error. It
 //     never guesses and never goes on beside the others.
+//   - A member whose files are not what was written does not start, whatever
+//     byte of log, votes or snapshots it is, and says how to come back. Neither
+//     does one that was a member and has lost its log: it would vote again
+//     without knowing what it voted for.
 //   - Without a leader nothing that is local stops: the state stays readable,
 //     and a relay that starts alone has the state it had applied, not only
 //     that of its last snapshot.
@@ -22,9 +26,12 @@
 //   - Writes, barriers and membership changes wait while there is no majority,
 //     and end with ErrNoLeader. The outcome of a write that ended so is
 //     unknown; ask again with the same request id.
-//   - A voter that has lost its disk must be removed and added again. Started
-//     with an empty folder it has forgotten what it voted for, and Raft
-//     tolerates no such member.
+//   - A voter that has lost its whole disk, with the mark that it was a member
+//     (member.go), must be removed and added again by its operator. Started as
+//     one that is new it has forgotten what it voted for, and Raft tolerates no
+//     such member.
+//   - Damage that comes while the node runs is found when it starts again, or
+//     when the entry is read, which ends the process.
 //   - Requests are not authorised here; interceptors do that.
 //
 // Invariants: the log on disk never lags behind what was applied; an index is
@@ -91,7 +98,8 @@ type Config struct {
 	// Address is host:port at which the other members reach this one. It may
 	// differ from the address that Stream listens on.
 	Address string
-	// Dir holds log, votes and snapshots. Nobody else writes there.
+	// Dir holds log, votes and snapshots. Nobody else writes there. Beside it
+	// stands Dir + ".member" once the relay has been a member.
 	Dir string
 	// Voters is the initial configuration, the same on each of them. A relay
 	// that is among them and has no state starts with it; one that is not
