@@ -62,7 +62,7 @@ func (f *Forwarder) probe(ctx context.Context, relay routing.RelayID) {
 	defer f.cutOutlets(relay, errLinkDown) // after forget, so that no offer finds the way again
 	defer f.links.forget(relay)
 	for {
-		settled := true
+		settled, interval := true, f.ProbeInterval
 		answer, roundTrip, err := f.probeOnce(ctx, relay)
 		switch {
 		case ctx.Err() != nil:
@@ -77,6 +77,10 @@ func (f *Forwarder) probe(ctx context.Context, relay routing.RelayID) {
 			was := f.links.up(relay)
 			f.links.hear(relay, answer.GetLinks())
 			settled = f.links.answered(relay, roundTrip, answer.GetAccepting())
+			if !answer.GetAccepting() {
+				// It starts, or makes room: much may wait for the moment that it is done.
+				interval /= 4
+			}
 			if !was && f.links.up(relay) {
 				f.Logger.InfoContext(ctx, "link is up", "peer", relay, "round_trip", roundTrip)
 			}
@@ -84,7 +88,7 @@ func (f *Forwarder) probe(ctx context.Context, relay routing.RelayID) {
 		if !settled {
 			continue // the first answers measure the link, without a pause
 		}
-		pause := time.NewTimer(f.jitter.around(f.ProbeInterval))
+		pause := time.NewTimer(f.jitter.around(interval))
 		select {
 		case <-ctx.Done():
 			pause.Stop()

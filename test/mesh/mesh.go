@@ -122,7 +122,28 @@ func Start(t testing.TB, config Config) *Mesh {
 	}
 	_, err := m.Layout.Import(m.bound(), operators...)
 	m.check("fill the directory", err)
+	m.awaitLinks()
 	return m
+}
+
+// awaitLinks waits until the relays reach each other: what is accepted before
+// that is rightly told to have one copy.
+func (m *Mesh) awaitLinks() {
+	m.t.Helper()
+	for _, r := range m.config.Relays {
+		m.Await("relay "+r.ID+" reaches the others", func(ctx context.Context) error {
+			seen, err := m.Operator(r.ID).Directory.ListRelays(ctx, &adminv1.ListRelaysRequest{})
+			if err != nil {
+				return err
+			}
+			for _, other := range seen.GetRelays() {
+				if !other.GetReachable() {
+					return fmt.Errorf("not %s", other.GetRelay().GetId())
+				}
+			}
+			return nil
+		})
+	}
 }
 
 // end checks the invariants of a test that has not failed, then stops all.
