@@ -90,10 +90,11 @@ func (l *ledger) get(key string) string {
 	return strings.Join(l.lists[key], ",")
 }
 
-// eventually looks at a condition that nothing announces.
+// eventually looks at a condition that nothing announces. It waits long: disks
+// that others write to at the same time may take many seconds to sync a vote.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline, look := time.After(20*time.Second), time.NewTicker(2*time.Millisecond)
+	deadline, look := time.After(time.Minute), time.NewTicker(2*time.Millisecond)
 	defer look.Stop()
 	for !cond() {
 		select {

