@@ -87,3 +87,40 @@ func TestAuditFindsWhatIsGone(t *testing.T) {
 		m.Agency("G22").AwaitArrival(s.ID())
 	}
 }
+
+// A home relay comes back with an empty disk: until the relays that accepted for
+// it have found that out by themselves, the audit names what is missing; then
+// they send again, and everything arrives.
+func TestHomeDiskWiped(t *testing.T) {
+	t.Parallel()
+	m := mesh.Start(t, mesh.Config{})
+	sent := append(send(m, 4, "H17", "G22", "G12"), send(m, 4, "H13", "G22", "H41")...)
+	for _, s := range sent {
+		m.Await("it has arrived", func(ctx context.Context) error { return arrived(ctx, m, "nam", s.ID(), "bac") })
+	}
+	m.StopRelay("bac")
+	m.WipeSpool("bac")
+	m.StartRelay("bac")
+	m.AwaitServing()
+	audit, err := m.Operator("nam").Custody.Audit(t.Context(), &adminv1.AuditRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, s := range sent {
+		known[string(idBytes(s.ID()))] = true
+	}
+	for _, id := range audit.GetMissingEnvelopeIds() {
+		if !known[string(id)] {
+			t.Errorf("%x is said to be missing, and was never sent", id)
+		}
+	}
+	// The relays may have been quicker; they look every ten seconds.
+	t.Logf("first audit after the loss: %d of %d missing, %d findings", len(audit.GetMissingEnvelopeIds()), len(sent), len(audit.GetFindings()))
+	m.Agency("G22").Receive()
+	for _, s := range sent {
+		m.Agency("G22").AwaitArrival(s.ID())
+	}
+	m.Agency("G12").Receive()
+	m.Agency("H41").Receive()
+}
