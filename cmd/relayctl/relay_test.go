@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	"github.com/truclienthong/truc/tls"
 )
 
@@ -133,6 +134,20 @@ func TestDrainNamesWhoIsNotReached(t *testing.T) {
 	t.Parallel()
 	o := newConsole(t)
 	o.StopRelay("trung")
+	for _, other := range []string{"bac", "nam"} { // else one would take what waits, to pass it on
+		o.Await(other+" knows that trung is gone", func(ctx context.Context) error {
+			seen, err := o.Operator(other).Directory.ListRelays(ctx, &adminv1.ListRelaysRequest{})
+			if err != nil {
+				return err
+			}
+			for _, r := range seen.GetRelays() {
+				if r.GetRelay().GetId() == "trung" && r.GetReachable() {
+					return errors.New("not yet")
+				}
+			}
+			return nil
+		})
+	}
 	recipient := o.Agency("H41") // at home there
 	sender := o.Agency("H26.12.05")
 	for range 2 {
