@@ -18,7 +18,10 @@ type HandedOn struct {
 	Agencies []routing.AgencyCode
 	// Keeps: the peer keeps its copy for all whose deliveries wait here, too.
 	Keeps bool
-	At    time.Time
+	// Released: the peer had the envelope before and holds it no more. The duty
+	// ends, and the peer is no holder.
+	Released bool
+	At       time.Time
 }
 
 // Settlement ends one delivery: confirmed, or given up with a reason.

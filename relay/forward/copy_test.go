@@ -168,7 +168,7 @@ func TestCopyIsGivenUp(t *testing.T) {
 }
 
 // The ingress is told that a peer had its envelope before; other relays need
-// not know.
+// not know. That the peer holds it no more is known to both.
 func TestOnRepeat(t *testing.T) {
 	for name, c := range map[string]struct {
 		relay routing.RelayID // that hands on what nam has
@@ -188,6 +188,7 @@ func TestOnRepeat(t *testing.T) {
 						m.dropConns(c.relay, nam) // the answer is lost
 					}
 				}
+				m.nodes[nam].spool.letsGo = true
 				if c.relay == trung {
 					m.cutLink(bac, nam)
 				}
@@ -195,7 +196,7 @@ func TestOnRepeat(t *testing.T) {
 				id := m.nodes[bac].send("1", atNam)
 				until(t, "handed on", func() bool {
 					h := m.nodes[c.relay].spool.handOns()
-					return slices.ContainsFunc(h, func(h envelope.HandedOn) bool { return h.ID == id && h.Peer == nam })
+					return slices.ContainsFunc(h, func(h envelope.HandedOn) bool { return h.ID == id && h.Peer == nam && h.Released })
 				})
 				if got := calls.Load() > 0; got != c.want {
 					t.Errorf("told: %t, want %t", got, c.want)

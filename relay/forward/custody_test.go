@@ -78,6 +78,7 @@ func (m *memory) Begin(_ context.Context, c *envelope.Custody) (forward.Incoming
 			}
 		}
 		if len(want.Inboxes)+len(want.Onward)+len(want.Kept) == 0 {
+			r.ContentReleased = r.ContentReleased || m.letsGo
 			in.repeat = r
 		}
 		in.c = &want

@@ -46,6 +46,7 @@ func TestOfferOfWhatEnded(t *testing.T) {
 				id := envelope.ID(o.GetEnvelopeId())
 				n.spool.mu.Lock()
 				n.spool.inboxes[atNam] = nil
+				n.spool.records[id].ContentReleased = true
 				n.spool.mu.Unlock()
 				if _, err := n.spool.Settle(t.Context(), []envelope.Settlement{{ID: id, Agency: atNam, Transport: c.transport}}); err != nil {
 					t.Fatal(err)
@@ -64,6 +65,9 @@ func TestOfferOfWhatEnded(t *testing.T) {
 				}
 				if got := a.GetAccepted().GetRepeat(); got != c.repeat {
 					t.Errorf("answer %v, want a repeat: %t", a, c.repeat)
+				}
+				if got := a.GetAccepted().GetReleased(); got != c.repeat {
+					t.Errorf("answer %v, want it to say that it is released: %t", a, c.repeat)
 				}
 				if got := n.has(id, atNam); got != c.delivered {
 					t.Errorf("in the inbox: %t, want %t", got, c.delivered)

@@ -50,7 +50,8 @@ func (f *Forwarder) accepted(ctx context.Context, a *attempt, m *relayv1.OfferAc
 	}
 	if len(taken) > 0 || len(a.agencies) == 0 {
 		err := f.Facts.HandOn(ctx, envelope.HandedOn{
-			ID: a.entry.ID, Destination: a.destination.relay, Peer: a.outlet.peer, Agencies: taken, Keeps: a.keeps, At: now,
+			ID: a.entry.ID, Destination: a.destination.relay, Peer: a.outlet.peer, Agencies: taken, Keeps: a.keeps,
+			Released: m.GetReleased(), At: now,
 		})
 		if err != nil {
 			return f.peerFailed(ctx, a, fmt.Errorf("record hand-on: %w", err), 0)

@@ -49,6 +49,7 @@ type memory struct {
 	onCommit func(id envelope.ID)
 	onRead   func(id envelope.ID) error
 	spoil    func(id envelope.ID) bool // damage what is written now
+	letsGo   bool                      // of what is known already
 }
 
 func newMemory(self routing.RelayID) *memory {

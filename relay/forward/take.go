@@ -62,7 +62,7 @@ func (t *taking) take(ctx context.Context) (*relayv1.OfferAccepted, error) {
 		if err != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
-		return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Repeat: true, Refused: x.refused}, nil
+		return f.repeat(record, x), nil
 	case err != nil:
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (t *taking) take(ctx context.Context) (*relayv1.OfferAccepted, error) {
 	}
 	defer incoming.Close()
 	if record, ok := incoming.Repeat(); ok {
-		return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Repeat: true, Refused: x.refused}, nil
+		return f.repeat(record, x), nil
 	}
 	if err := t.receive(ctx, x.custody, incoming); err != nil {
 		return nil, err
@@ -93,6 +93,11 @@ func (t *taking) take(ctx context.Context) (*relayv1.OfferAccepted, error) {
 	}
 	f.damage.forget(record.ID)
 	return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Refused: x.refused}, nil
+}
+
+// repeat answers an offer of what is known here already.
+func (f *Forwarder) repeat(record *envelope.Record, x *examined) *relayv1.OfferAccepted {
+	return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Repeat: true, Refused: x.refused, Released: record.ContentReleased}
 }
 
 // receive writes the content, which is in the offer or comes in chunks.

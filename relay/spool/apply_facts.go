@@ -45,12 +45,14 @@ func (r *handedOnRecord) apply(s *step) error {
 	switch {
 	case givenUp:
 		e.Action, e.Peer = exchangev1.TraceAction_TRACE_ACTION_FAILED, r.Destination
+	case r.Released:
+		e.Note = "which had it before and holds it no more"
 	case bare && !h.st.Report:
 		e.Action = exchangev1.TraceAction_TRACE_ACTION_COPIED
 	case r.Peer != r.Destination:
 		e.Note = "for " + string(r.Destination)
 	}
-	if !givenUp {
+	if !givenUp && !r.Released {
 		if err := s.holder(h, r.Peer, h.st.FromSender && (r.Keeps || bare)); err != nil {
 			return err
 		}

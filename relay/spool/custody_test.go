@@ -409,6 +409,16 @@ func TestACopyForSomeIsNoCopyForOthers(t *testing.T) {
 	n.settle(1, envelope.Settlement{ID: p.ID, Agency: "L", Transport: done})
 	n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
 	is(n, "only B is under way", 3, 0)
+	// Brought again at an ingress that the homes do not know: nam had it, and has
+	// let it go.
+	again := newParcel(2, 10).fromSender().onward("nam", "A").onward("trung", "B")
+	n.mustPut(again)
+	must(t, n.HandOn(t.Context(), envelope.HandedOn{ID: again.ID, Destination: "nam", Peer: "nam", Agencies: []routing.AgencyCode{"A"}, Released: true}))
+	n = reopened(t, cfg, n, func(n *node) {
+		if r := n.record(again); r.Copies != 1 || len(r.Holders) != 0 {
+			t.Errorf("handed to a relay that holds it no more: %d copies, holders %v", r.Copies, r.Holders)
+		}
+	})
 	n.end()
 	check(t, cfg)
 }

@@ -106,7 +106,12 @@ func (m *model) handOn(rt *rapid.T) {
 	f := envelope.HandedOn{
 		ID: e.p.ID, Destination: rapid.SampledFrom(modelRelays).Draw(rt, "destination"),
 		Peer: rapid.SampledFrom(append(modelRelays, self)).Draw(rt, "peer"), Agencies: m.agencies(rt),
-		Keeps: rapid.Bool().Draw(rt, "keeps"),
+	}
+	switch rapid.IntRange(0, 2).Draw(rt, "holding") {
+	case 1:
+		f.Keeps = true
+	case 2:
+		f.Released = true
 	}
 	if err := m.n.HandOn(context.Background(), f); err != nil {
 		rt.Fatal(err)
@@ -128,7 +133,7 @@ func (m *model) handOn(rt *rapid.T) {
 			}
 		}
 	}
-	if moved {
+	if moved && !f.Released {
 		e.holders[f.Peer] = true
 		if e.fromSender && (f.Keeps || bare) {
 			e.keepers[f.Peer] = true

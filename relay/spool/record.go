@@ -326,12 +326,29 @@ func (r *handedOnRecord) about() []envelope.ID { return []envelope.ID{r.ID} }
 func (r *handedOnRecord) appendStatement(b []byte) []byte {
 	b = appendText(append(b, r.ID[:]...), r.Destination)
 	b = appendCodes(appendText(b, r.Peer), r.Agencies)
-	return appendBool(appendTime(appendTime(b, r.At), r.Now), r.Keeps)
+	holding := holdsIts
+	switch {
+	case r.Released:
+		holding = holdsNothing
+	case r.Keeps:
+		holding = holdsAll
+	}
+	return append(appendTime(appendTime(b, r.At), r.Now), holding)
 }
+
+// What the peer of a hand-on has from then on: the envelope for its own
+// recipients, for all who wait here too, or not at all.
+const (
+	holdsIts byte = iota
+	holdsAll
+	holdsNothing
+)
 
 func (r *handedOnRecord) readStatement(in *reader) {
 	r.ID, r.Destination, r.Peer, r.Agencies = in.id(), in.relay(), in.relay(), readAgencies(in)
-	r.At, r.Now, r.Keeps = in.time(), in.time(), in.bool()
+	r.At, r.Now = in.time(), in.time()
+	holding := in.byte()
+	r.Keeps, r.Released = holding == holdsAll, holding == holdsNothing
 }
 
 // settlement carries the report's custody inside, so that the delivery and the

@@ -857,7 +857,10 @@ type OfferAccepted struct {
 	Repeat bool `protobuf:"varint,3,opt,name=repeat,proto3" json:"repeat,omitempty"`
 	// Recipients it did not take, for example because their home moved; custody
 	// for these stays with the caller.
-	Refused       []*RecipientRefused `protobuf:"bytes,4,rep,name=refused,proto3" json:"refused,omitempty"`
+	Refused []*RecipientRefused `protobuf:"bytes,4,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Had it before and holds it no more, because every delivery that it knew of
+	// has ended: what it says here is no copy.
+	Released      bool `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -918,6 +921,13 @@ func (x *OfferAccepted) GetRefused() []*RecipientRefused {
 		return x.Refused
 	}
 	return nil
+}
+
+func (x *OfferAccepted) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
 }
 
 // RecipientRefused is one recipient that was not taken.
@@ -2322,12 +2332,13 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\baccepted\x18\x01 \x01(\v2\x1c.truc.relay.v1.OfferAcceptedH\x00R\baccepted\x127\n" +
 	"\arefused\x18\x02 \x01(\v2\x1b.truc.relay.v1.OfferRefusedH\x00R\arefused\x124\n" +
 	"\x06resume\x18\x03 \x01(\v2\x1a.truc.relay.v1.OfferResumeH\x00R\x06resumeB\t\n" +
-	"\amessage\"\xaf\x01\n" +
+	"\amessage\"\xcb\x01\n" +
 	"\rOfferAccepted\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x123\n" +
 	"\areceipt\x18\x02 \x01(\v2\x19.truc.exchange.v1.ReceiptR\areceipt\x12\x16\n" +
 	"\x06repeat\x18\x03 \x01(\bR\x06repeat\x129\n" +
-	"\arefused\x18\x04 \x03(\v2\x1f.truc.relay.v1.RecipientRefusedR\arefused\"j\n" +
+	"\arefused\x18\x04 \x03(\v2\x1f.truc.relay.v1.RecipientRefusedR\arefused\x12\x1a\n" +
+	"\breleased\x18\x05 \x01(\bR\breleased\"j\n" +
 	"\x10RecipientRefused\x12\x1f\n" +
 	"\vagency_code\x18\x01 \x01(\tR\n" +
 	"agencyCode\x125\n" +
