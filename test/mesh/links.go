@@ -133,7 +133,7 @@ func (m *Mesh) Address(id string) string {
 // rewriteRelay gives a relay.yaml that the layout wrote the addresses of the
 // proxies, and what the test wants to be otherwise.
 func (m *Mesh) rewriteRelay(id string) error {
-	if m.links == nil && m.config.Adjust == nil {
+	if m.links == nil && m.config.Adjust == nil && m.config.Nonvoters == nil {
 		return nil
 	}
 	file := m.Layout.RelayConfig(id)
@@ -152,6 +152,10 @@ func (m *Mesh) rewriteRelay(id string) error {
 		for i, voter := range config.Voters {
 			config.Voters[i].Address = m.Address(voter.ID)
 		}
+	}
+	config.Voters = slices.DeleteFunc(config.Voters, func(v node.Voter) bool { return slices.Contains(m.config.Nonvoters, v.ID) })
+	if slices.Contains(m.config.Nonvoters, id) {
+		config.Voters = nil
 	}
 	if m.config.Adjust != nil {
 		m.config.Adjust(id, &config)

@@ -56,6 +56,8 @@ type Config struct {
 	Seed uint64
 	// Adjust changes relay.yaml of a relay before it is started first; may be nil.
 	Adjust func(id string, config *node.Config)
+	// Nonvoters are those of Relays that are no voters, by id.
+	Nonvoters []string
 }
 
 // Mesh is a running mesh. Its methods fail the test rather than return errors.
@@ -115,6 +117,7 @@ func Start(t testing.TB, config Config) *Mesh {
 		m.check("adjust relay "+r.ID, m.rewriteRelay(r.ID))
 		m.StartRelay(r.ID)
 	}
+	m.joinNonvoters()
 	m.AwaitServing()
 	var operators []*Operator
 	for _, r := range config.Relays {

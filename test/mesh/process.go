@@ -21,9 +21,17 @@ var binaries struct {
 	err  error
 }
 
-// Binary returns the path of a program of the project, built from source.
+// EnvBinaries names a folder with relayd, relayctl and connector that Binary
+// takes instead of building them, so that tests can be run against others.
+const EnvBinaries = "TORTURE_BIN"
+
+// Binary returns the path of a program of the project, built from source or from
+// EnvBinaries.
 func Binary(t testing.TB, name string) string {
 	t.Helper()
+	if dir := os.Getenv(EnvBinaries); dir != "" {
+		return filepath.Join(dir, name)
+	}
 	binaries.once.Do(func() {
 		if binaries.dir, binaries.err = os.MkdirTemp("", "truc-bin-"); binaries.err != nil {
 			return

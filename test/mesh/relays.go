@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/truclienthong/truc/cmd/relayd/dev"
 	"github.com/truclienthong/truc/cmd/relayd/node"
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 )
 
 // StartRelay starts a relay of the layout, or one that was stopped or killed.
@@ -30,6 +32,18 @@ func (m *Mesh) StartRelay(id string) {
 		// It waits longer and longer for a relay that was away.
 		m.retired = append(m.retired, conn)
 		delete(m.conns, id)
+	}
+}
+
+// joinNonvoters brings those into Raft that are no first voters.
+func (m *Mesh) joinNonvoters() {
+	m.t.Helper()
+	for _, id := range m.config.Nonvoters {
+		i := slices.IndexFunc(m.config.Relays, func(r dev.Relay) bool { return !slices.Contains(m.config.Nonvoters, r.ID) })
+		m.Await("relay "+id+" joins", func(ctx context.Context) error {
+			_, err := m.Operator(m.config.Relays[i].ID).Raft.AddNonvoter(ctx, &adminv1.AddNonvoterRequest{RelayId: id, Address: m.Address(id)})
+			return err
+		})
 	}
 }
 
