@@ -2,13 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/truclienthong/truc/cmd/internal/cli"
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/test/mesh"
 )
 
@@ -19,6 +23,19 @@ func TestFsck(t *testing.T) {
 	m.Damaged()
 	content := []byte(strings.Repeat("Công văn số 7 của Ủy ban nhân dân xã Hòa Tiến. ", 8_000))
 	sent := m.Agency("H17.97.08").Send(mesh.Files{"công văn.txt": content}, "G22")
+	m.Await("it is at home, whoever had the second copy first", func(ctx context.Context) error {
+		id := sent.ID()
+		trace, err := m.Operator("bac").Custody.Trace(ctx, &adminv1.TraceRequest{EnvelopeId: id[:]})
+		if err != nil {
+			return err
+		}
+		for _, e := range trace.GetEvents() {
+			if e.GetRelayId() == "bac" && e.GetAction() == exchangev1.TraceAction_TRACE_ACTION_ARRIVED {
+				return nil
+			}
+		}
+		return errors.New("it is not")
+	})
 	config := m.Layout.RelayConfig("bac")
 	fsck := func(config string) (code int, lines []map[string]any, stderr string) {
 		t.Helper()

@@ -3,6 +3,7 @@ package scenario
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -90,27 +91,39 @@ func TestDiskFull(t *testing.T) {
 		}
 	}})
 	m.Agency("H17").KeepCopies()
-	send(m, 5, "H17", "G22", "H41")
-	send(m, 5, "G22", "H17")
+	sent := append(send(m, 5, "H17", "G22", "H41"), send(m, 5, "G22", "H17")...)
 	fill, err := faults.Fill(disk, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	send(m, 5, "H17", "G22", "H41") // accepted somewhere, or kept in the outbox
+	sent = append(sent, send(m, 5, "H17", "G22", "H41")...) // accepted somewhere, or kept in the outbox
 	m.Agency("G22").Receive()
-	send(m, 5, "G22", "H17")
+	sent = append(sent, send(m, 5, "G22", "H17")...)
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)
 	}
-	if m.Ended("trung") {
-		t.Log("trung ended for lack of space, as it may")
-		if err := m.AwaitEnd("trung"); err == nil || !strings.Contains(err.Error(), "space") {
-			t.Errorf("trung ended with %v, want a word about space", err)
-		}
-		m.StartRelay("trung")
-	}
 	m.Agency("H17").Receive()
 	m.Agency("H41").Receive()
+	m.Await("everything has arrived, also where trung ends late for lack of space, as it may", func(ctx context.Context) error {
+		if m.Ended("trung") {
+			if err := m.AwaitEnd("trung"); err == nil || !strings.Contains(err.Error(), "space") {
+				t.Errorf("trung ended with %v, want a word about space", err)
+			}
+			m.StartRelay("trung")
+		}
+		for _, s := range sent {
+			for _, to := range s.To {
+				if !m.Agency(to).Has(s.ID()) {
+					return fmt.Errorf("%s lacks %s", to, s.ID())
+				}
+			}
+		}
+		health, err := m.Operator("trung").Custody.Health(ctx, &adminv1.HealthRequest{})
+		if err == nil && !health.GetServing() {
+			err = errors.New(health.GetReason())
+		}
+		return err
+	})
 }
 
 // An agency that has too much under way is refused with the reason and when to
