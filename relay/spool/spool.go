@@ -139,6 +139,9 @@ type Config struct {
 	Ballast int64
 	// FS is the journal's file system; nil: the operating system's.
 	FS journal.FS
+	// Index is what the index lies on in place of badger, for simulations; nil:
+	// badger. Whoever gives one gives another to the next start.
+	Index index.Disk
 	// Clock tells the time; nil: time.Now.
 	Clock func() time.Time
 	// Logger and Meter may be nil.

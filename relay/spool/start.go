@@ -54,7 +54,7 @@ func (s *Spool) openIndex() error {
 
 func (s *Spool) loadIndex() error {
 	store, err := index.Open(index.Config{
-		Dir: s.cfg.indexDir(), Memory: s.cfg.IndexMemory, Overlay: s.cfg.IndexOverlay, Logger: s.log,
+		Dir: s.cfg.indexDir(), Memory: s.cfg.IndexMemory, Overlay: s.cfg.IndexOverlay, Logger: s.log, Disk: s.cfg.Index,
 		Seal: s.machine.seal,
 		OnDamage: func(err error) {
 			if s.ran.Load() { // Open finds out by itself

@@ -3,8 +3,6 @@ package index
 import (
 	"encoding/binary"
 	"fmt"
-
-	"github.com/dgraph-io/badger/v4"
 )
 
 // Damage of badger's list of tables, or of the log of a table in memory, looks
@@ -21,7 +19,7 @@ const chainLength = 1 << 17
 //	chain     number modulo chainLength 4                  number 8
 const tableChain byte = 64
 
-func link(txn *badger.Txn, number uint64) error {
+func link(txn Transaction, number uint64) error {
 	key := binary.BigEndian.AppendUint32([]byte{tableChain}, uint32(number%chainLength))
 	return txn.Set(key, binary.BigEndian.AppendUint64(nil, number))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/skl"
 	"github.com/dgraph-io/badger/v4/y"
 )
@@ -145,44 +144,40 @@ func (s *Store) flush(ctx context.Context, f frozen) error {
 		oldest = min(oldest, v)
 	}
 	s.mu.Unlock()
-	// Compaction may drop what no view can see any more.
-	s.db.SetDiscardTs(oldest)
+	s.disk.Forget(oldest)
 	f.flushed()
 	return nil
 }
 
 // write puts the newest version of every key into one transaction.
 func (s *Store) write(f frozen, number uint64) error {
-	txn := s.db.NewTransactionAt(number, true)
-	defer txn.Discard()
-	for _, o := range f.seal.ops {
-		if err := setOrDelete(txn, o.key, o.value, o.mark); err != nil {
-			return err
+	return s.disk.Write(number, func(txn Transaction) error {
+		for _, o := range f.seal.ops {
+			if err := setOrDelete(txn, o.key, o.value, o.mark); err != nil {
+				return err
+			}
 		}
-	}
-	it := f.table.NewIterator()
-	defer it.Close()
-	for it.SeekToFirst(); it.Valid(); {
-		key := y.ParseKey(it.Key())
-		newest := it.Value()
-		oldest := newest
-		for it.Next(); it.Valid() && y.SameKey(y.KeyWithTs(key, 0), it.Key()); it.Next() {
-			oldest = it.Value()
+		it := f.table.NewIterator()
+		defer it.Close()
+		for it.SeekToFirst(); it.Valid(); {
+			key := y.ParseKey(it.Key())
+			newest := it.Value()
+			oldest := newest
+			for it.Next(); it.Valid() && y.SameKey(y.KeyWithTs(key, 0), it.Key()); it.Next() {
+				oldest = it.Value()
+			}
+			if newest.UserMeta&gone != 0 && oldest.UserMeta&fresh != 0 {
+				continue // came and went without the disk
+			}
+			if err := setOrDelete(txn, key, newest.Value, newest.UserMeta); err != nil {
+				return err
+			}
 		}
-		if newest.UserMeta&gone != 0 && oldest.UserMeta&fresh != 0 {
-			continue // came and went without badger
-		}
-		if err := setOrDelete(txn, key, newest.Value, newest.UserMeta); err != nil {
-			return err
-		}
-	}
-	if err := link(txn, number); err != nil {
-		return err
-	}
-	return txn.CommitAt(number, nil)
+		return link(txn, number)
+	})
 }
 
-func setOrDelete(txn *badger.Txn, key, value []byte, mark byte) error {
+func setOrDelete(txn Transaction, key, value []byte, mark byte) error {
 	if mark&gone != 0 {
 		return txn.Delete(key)
 	}

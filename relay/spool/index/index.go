@@ -35,8 +35,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/skl"
 )
 
@@ -81,12 +79,15 @@ type Config struct {
 	OnDamage func(error)
 	// Logger takes badger's warnings.
 	Logger *slog.Logger
+	// Disk is what the index lies on in place of badger, for simulations; nil:
+	// badger in Dir.
+	Disk Disk
 }
 
 // Store is an open index.
 type Store struct {
-	cfg Config
-	db  *badger.DB
+	cfg  Config
+	disk Disk
 
 	layers atomic.Pointer[layers]
 	// frozen hands the full overlay table to Run.
@@ -142,49 +143,25 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Memory < 4<<20 || cfg.Overlay < 64<<10 || cfg.Overlay > cfg.Memory/10 {
 		return nil, fmt.Errorf("index: memtable of %d and overlay of %d bytes do not fit each other", cfg.Memory, cfg.Overlay)
 	}
-	if err := proveFiles(context.Background(), cfg); err != nil {
-		return nil, fmt.Errorf("open index: %w", err)
+	disk := cfg.Disk
+	if disk == nil {
+		var err error
+		if disk, err = openBadger(cfg); err != nil {
+			return nil, fmt.Errorf("open index: %w", err)
+		}
 	}
-	db, err := open(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("open index: %w", err)
-	}
-	s := &Store{cfg: cfg, db: db, frozen: make(chan frozen, 1), views: make(map[uint64]int)}
+	s := &Store{cfg: cfg, disk: disk, frozen: make(chan frozen, 1), views: make(map[uint64]int)}
 	s.unused = sync.NewCond(&s.mu)
-	first := &layers{active: newTable(cfg.Overlay), flushed: max(db.MaxVersion(), 1)}
+	first := &layers{active: newTable(cfg.Overlay), flushed: max(disk.Last(), 1)}
 	s.layers.Store(first)
-	err = s.checkFormat()
+	err := s.checkFormat()
 	if err == nil {
 		err = s.checkChain(s.layers.Load().flushed)
 	}
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, disk.Close())
 	}
 	return s, nil
-}
-
-func badgerOptions(cfg Config) badger.Options {
-	threshold := min(int64(valueThreshold), cfg.Memory*15/100)
-	return badger.DefaultOptions(cfg.Dir).
-		WithSyncWrites(true).
-		WithDetectConflicts(false).
-		WithNumVersionsToKeep(1).
-		WithValueThreshold(threshold).
-		// Nothing goes to the value log, but badger maps twice this size.
-		WithValueLogFileSize(8 << 20).
-		WithMemTableSize(cfg.Memory).
-		WithNumMemtables(1).
-		WithNumLevelZeroTables(2).
-		WithNumLevelZeroTablesStall(6).
-		WithNumCompactors(2).
-		WithCompression(options.None).
-		WithBlockCacheSize(0).
-		WithIndexCacheSize(32 << 20).
-		WithMetricsEnabled(false).
-		WithVerifyValueChecksum(true).
-		// Open proves whole tables before.
-		WithChecksumVerificationMode(options.OnBlockRead).
-		WithLogger(quiet{cfg.Logger})
 }
 
 func (s *Store) checkFormat() error {
@@ -201,24 +178,22 @@ func (s *Store) checkFormat() error {
 		}
 		return nil
 	}
-	txn := s.db.NewTransactionAt(0, true)
-	defer txn.Discard()
-	if err := txn.Set(FormatKey(), want); err != nil {
-		return fmt.Errorf("mark index format: %w", err)
-	}
 	l := *s.layers.Load()
 	l.flushed++
-	if err := link(txn, l.flushed); err != nil {
-		return fmt.Errorf("mark index format: %w", err)
-	}
-	if err := txn.CommitAt(l.flushed, nil); err != nil {
+	err = s.disk.Write(l.flushed, func(txn Transaction) error {
+		if err := txn.Set(FormatKey(), want); err != nil {
+			return err
+		}
+		return link(txn, l.flushed)
+	})
+	if err != nil {
 		return fmt.Errorf("mark index format: %w", err)
 	}
 	s.layers.Store(&l)
 	return nil
 }
 
-// Close waits for open views and closes badger; later views answer ErrClosed.
+// Close waits for open views and closes the disk; later views answer ErrClosed.
 // What was not flushed is lost. Run, and the goroutine that applies, must have
 // returned.
 func (s *Store) Close() error {
@@ -232,25 +207,29 @@ func (s *Store) Close() error {
 		s.unused.Wait()
 	}
 	s.mu.Unlock()
-	if err := s.db.Close(); err != nil {
+	if err := s.disk.Close(); err != nil {
 		return fmt.Errorf("close index: %w", err)
 	}
 	return nil
 }
 
-// Collect lets badger give back space of its value log. It holds no value of
-// ours, and yet its files are only dropped when asked for.
+// Prove reads everything that badger has in tables, and proves it.
+func (s *Store) Prove(ctx context.Context, pace func(ctx context.Context, bytes int) error) error {
+	// Without a view: it takes long, and badger keeps old versions for one.
+	return s.disk.Prove(ctx, pace)
+}
+
+// Collect lets badger give back space that nothing needs.
 func (s *Store) Collect() error {
 	v := s.View()
 	defer v.Close()
 	if v.s == nil {
 		return ErrClosed
 	}
-	err := s.db.RunValueLogGC(0.5)
-	if err == nil || errors.Is(err, badger.ErrNoRewrite) || errors.Is(err, badger.ErrRejected) {
-		return nil
+	if err := s.disk.Collect(); err != nil {
+		return fmt.Errorf("collect index value log: %w", err)
 	}
-	return fmt.Errorf("collect index value log: %w", err)
+	return nil
 }
 
 // Size returns the bytes badger's tables take on disk.
@@ -260,25 +239,9 @@ func (s *Store) Size() int64 {
 	if v.s == nil {
 		return 0
 	}
-	var n int64
-	for _, t := range s.db.Tables() {
-		n += int64(t.OnDiskSize)
-	}
-	return n
+	return s.disk.Size()
 }
 
 // FlushEvery is how often the goroutine that applies calls Freeze: how long a
 // batch waits in the overlay of an idle relay.
 const FlushEvery = 300 * time.Millisecond
-
-// quiet passes badger's warnings and errors on and drops its chatter.
-type quiet struct{ log *slog.Logger }
-
-func (q quiet) Errorf(format string, args ...any) {
-	q.log.Error("index", "message", fmt.Sprintf(format, args...))
-}
-func (q quiet) Warningf(format string, args ...any) {
-	q.log.Warn("index", "message", fmt.Sprintf(format, args...))
-}
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Debugf(string, ...any) {}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/fb"
@@ -55,34 +54,6 @@ func proveFiles(ctx context.Context, cfg Config) error {
 		}
 	}
 	return nil
-}
-
-// Prove reads every table and proves it. A table that badger has put others in
-// place of meanwhile is none.
-func (s *Store) Prove(ctx context.Context, pace func(ctx context.Context, bytes int) error) error {
-	for _, id := range s.tables() {
-		err := proveTable(ctx, table.NewFilename(id, s.cfg.Dir), pace)
-		if err != nil && ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil && slices.Contains(s.tables(), id) {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) tables() []uint64 {
-	v := s.View() // keeps badger open
-	defer v.Close()
-	if v.s == nil {
-		return nil
-	}
-	var ids []uint64
-	for _, t := range s.db.Tables() {
-		ids = append(ids, t.ID)
-	}
-	return ids
 }
 
 // proveTable reads one table of badger's. It lies so:
@@ -226,19 +197,4 @@ func matches(b, checksum []byte) error {
 		return errors.New("does not match its checksum")
 	}
 	return nil
-}
-
-// open has badger open its files. What panics here is damage that nobody
-// foresaw.
-func open(cfg Config) (db *badger.DB, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: badger panics: %.200s", ErrDamaged, strings.TrimSpace(fmt.Sprint(p)))
-		}
-	}()
-	// It counts what could be given back of the value log, where nothing is.
-	if err := os.Remove(filepath.Join(cfg.Dir, "DISCARD")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	return badger.OpenManaged(badgerOptions(cfg))
 }

@@ -2,10 +2,8 @@ package index
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/skl"
 	"github.com/dgraph-io/badger/v4/y"
 )
@@ -15,8 +13,8 @@ import (
 type View struct {
 	s *Store // nil: the store was closed before
 	l *layers
-	// txn is opened with the first look into badger.
-	txn *badger.Txn
+	// below is opened with the first look at the disk.
+	below Snapshot
 }
 
 // View returns a picture of now.
@@ -36,8 +34,8 @@ func (v *View) Close() {
 	if v.s == nil {
 		return
 	}
-	if v.txn != nil {
-		v.txn.Discard()
+	if v.below != nil {
+		v.below.Release()
 	}
 	v.s.mu.Lock()
 	defer v.s.mu.Unlock()
@@ -63,11 +61,11 @@ func (s *Store) Latest() *View {
 	return s.latest
 }
 
-func (v *View) badger() *badger.Txn {
-	if v.txn == nil {
-		v.txn = v.s.db.NewTransactionAt(v.l.flushed, false)
+func (v *View) disk() Snapshot {
+	if v.below == nil {
+		v.below = v.s.disk.Read(v.l.flushed)
 	}
-	return v.txn
+	return v.below
 }
 
 // Get returns the value of a key; it must not be changed.
@@ -82,18 +80,11 @@ func (v *View) Get(key []byte) ([]byte, bool, error) {
 			return got.Value, got.UserMeta&gone == 0, nil
 		}
 	}
-	item, err := v.badger().Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, false, nil
-	}
+	value, found, err := v.disk().Get(key)
 	if err != nil {
 		return nil, false, v.damaged(key, err)
 	}
-	value, err := item.ValueCopy(nil)
-	if err != nil {
-		return nil, false, v.damaged(key, err)
-	}
-	return value, true, nil
+	return value, found, nil
 }
 
 func (v *View) damaged(key []byte, cause error) error {
@@ -120,7 +111,7 @@ type Iterator struct {
 	v       *View
 	prefix  []byte
 	overlay []overlayIterator
-	disk    *badger.Iterator
+	disk    Cursor
 	key     []byte
 	value   []byte
 	err     error
@@ -131,11 +122,7 @@ func (v *View) Iterator(prefix []byte) *Iterator {
 	if v.s == nil {
 		return &Iterator{err: ErrClosed}
 	}
-	opts := badger.DefaultIteratorOptions
-	opts.Prefix = prefix
-	// Values lie beside their keys.
-	opts.PrefetchValues = false
-	it := &Iterator{v: v, prefix: prefix, disk: v.badger().NewIterator(opts)}
+	it := &Iterator{v: v, prefix: prefix, disk: v.disk().Cursor(prefix)}
 	for _, table := range v.tables() {
 		it.overlay = append(it.overlay, overlayIterator{Iterator: table.NewIterator(), version: v.l.version})
 	}
@@ -191,7 +178,7 @@ func (it *Iterator) leave(key []byte) {
 			o.next()
 		}
 	}
-	if it.disk.Valid() && bytes.Equal(it.disk.Item().Key(), key) {
+	if it.disk.Valid() && bytes.Equal(it.disk.Key(), key) {
 		it.disk.Next()
 	}
 }
@@ -207,7 +194,7 @@ func (it *Iterator) settle() {
 		}
 		onDisk := it.disk.Valid()
 		if onDisk {
-			if k := it.disk.Item().Key(); least == nil || bytes.Compare(k, least) < 0 {
+			if k := it.disk.Key(); least == nil || bytes.Compare(k, least) < 0 {
 				least = k
 			}
 		}
@@ -227,7 +214,7 @@ func (it *Iterator) settle() {
 		}
 		if !found {
 			var err error
-			if it.value, err = it.disk.Item().ValueCopy(nil); err != nil {
+			if it.value, err = it.disk.Value(); err != nil {
 				it.err = it.v.damaged(it.key, err)
 			}
 			return
