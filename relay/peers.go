@@ -122,7 +122,7 @@ func (p *peers) dial(relay routing.RelayID, address string) (*grpc.ClientConn, e
 	if mapped, ok := p.config.Dial[address]; ok {
 		address = mapped
 	}
-	return grpc.NewClient("passthrough:///"+address,
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(p.config.Endpoint.ClientCredentials(p.config.Endpoint.ExpectPeer(string(relay)))),
 		grpc.WithConnectParams(reconnect),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
@@ -131,7 +131,11 @@ func (p *peers) dial(relay routing.RelayID, address string) (*grpc.ClientConn, e
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(
 			otelgrpc.WithMeterProvider(p.config.Meters), otelgrpc.WithTracerProvider(p.config.Tracers),
 			otelgrpc.WithPropagators(propagation.TraceContext{}))),
-	)
+	}
+	if p.config.Dialer != nil {
+		options = append(options, grpc.WithContextDialer(p.config.Dialer))
+	}
+	return grpc.NewClient("passthrough:///"+address, options...)
 }
 
 // follow closes the connections that the directory no longer stands behind.

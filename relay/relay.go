@@ -24,6 +24,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,6 +37,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/forward"
@@ -58,14 +60,16 @@ type Config struct {
 	// Dial maps addresses of relays in the directory to those at which this relay
 	// reaches them; what is not named is dialed as it stands there.
 	Dial map[string]string
+	// Dialer connects to such an address; nil: over TCP.
+	Dialer func(ctx context.Context, address string) (net.Conn, error)
 	// Version of the program, told to operators; may be empty.
 	Version string
 
 	// Directory is this node's replica.
 	Directory Directory
-	// Endpoint is this relay's end of secured channels, made with NewTrust of
-	// the same directory. Its Run is the caller's business.
-	Endpoint *tls.Endpoint
+	// Endpoint is this relay's end of secured channels: a *tls.Endpoint made with
+	// NewTrust of the same directory. Its Run is the caller's business.
+	Endpoint Endpoint
 	// Listener gives connections that have done their handshake:
 	// Endpoint.Mux(...).GRPC(). Run closes it.
 	Listener net.Listener
@@ -115,6 +119,25 @@ type Config struct {
 	Meters  metric.MeterProvider
 	Tracers trace.TracerProvider
 }
+
+// Endpoint is what a relay asks of its end of secured channels: who it is, and
+// that every call and every connection carries an identity that was proven.
+type Endpoint interface {
+	// Identity is this relay's own; Sign states something in its name.
+	Identity() tls.Identity
+	Sign(content []byte) ([]byte, error)
+	// ServerCredentials take the connections of Config.Listener. What they let in,
+	// tls.FromContext tells of.
+	ServerCredentials() credentials.TransportCredentials
+	// ClientCredentials connect to whom expect agrees to, ExpectPeer to one relay
+	// of the own trust domain.
+	ClientCredentials(expect func(tls.Identity) error) credentials.TransportCredentials
+	ExpectPeer(relay string) func(tls.Identity) error
+	// CutRevoked closes connections that the directory no longer stands behind.
+	CutRevoked()
+}
+
+var _ Endpoint = (*tls.Endpoint)(nil)
 
 // Relay is one node of the mesh.
 type Relay struct {
