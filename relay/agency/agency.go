@@ -58,6 +58,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+	"google.golang.org/grpc"
 
 	"github.com/truclienthong/truc/tls"
 )
@@ -85,6 +86,10 @@ type Config struct {
 	Logger *slog.Logger
 	// Tracer records a span per document; nil: none.
 	Tracer trace.Tracer
+	// Dial gives the options by which a relay is reached whose identity expect
+	// agrees to, for simulations: in place of TLS over TCP with the files above,
+	// which then are not read, and Agency has to be given. nil: TLS over TCP.
+	Dial func(expect func(tls.Identity) error) []grpc.DialOption
 
 	timing timing
 }
@@ -119,7 +124,7 @@ type Client struct {
 	config   Config
 	logger   *slog.Logger
 	tracer   trace.Tracer
-	endpoint *tls.Endpoint
+	endpoint *tls.Endpoint // nil where Config.Dial is set
 	mesh     *mesh
 	books    *books
 
@@ -145,11 +150,16 @@ func New(config Config) (*Client, error) {
 	if config.timing == (timing{}) {
 		config.timing = defaultTiming
 	}
-	endpoint, err := tls.New(tls.Config{
-		CertificateFile: config.Certificate, KeyFile: config.Key, TrustFile: config.Trust, Logger: config.Logger,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("agency client: %w", err)
+	var endpoint *tls.Endpoint
+	if config.Dial == nil {
+		var err error
+		if endpoint, err = tls.New(tls.Config{
+			CertificateFile: config.Certificate, KeyFile: config.Key, TrustFile: config.Trust, Logger: config.Logger,
+		}); err != nil {
+			return nil, fmt.Errorf("agency client: %w", err)
+		}
+	} else if config.Agency == "" {
+		return nil, errors.New("agency client: no agency is given, and no certificate names one")
 	}
 	mesh, err := newMesh(config, endpoint)
 	if err != nil {
@@ -159,6 +169,9 @@ func New(config Config) (*Client, error) {
 	c := &Client{
 		config: config, logger: config.Logger, tracer: config.Tracer,
 		endpoint: endpoint, mesh: mesh, books: newBooks(), stop: stop,
+	}
+	if endpoint == nil {
+		return c, nil
 	}
 	// The watch of the certificate files; Close waits for it.
 	c.running.Go(func() {

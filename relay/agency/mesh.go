@@ -84,15 +84,21 @@ func (m *mesh) add(address, id, region string) error {
 	if id != "" {
 		expect = tls.ExpectRelay(id)
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(m.endpoint.ClientCredentials(expect)),
+	options := []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		// A relay that vanished without a word is noticed within 25 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 8 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: m.config.timing.firstBackoff, Multiplier: 1.6, Jitter: 0.2, MaxDelay: m.config.timing.maxBackoff},
 			MinConnectTimeout: 5 * time.Second,
-		}))
+		}),
+	}
+	if m.config.Dial != nil {
+		options = append(options, m.config.Dial(expect)...)
+	} else {
+		options = append(options, grpc.WithTransportCredentials(m.endpoint.ClientCredentials(expect)))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
 	if err != nil {
 		return fmt.Errorf("relay %s: %w", address, err)
 	}

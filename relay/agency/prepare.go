@@ -136,8 +136,11 @@ func (c *Client) complete(header *exchangev1.Header) {
 // speaksFor is the agency of the configuration, else the one that the
 // certificate names; empty for a gateway that names none.
 func (c *Client) speaksFor() string {
-	if identity := c.endpoint.Identity(); c.config.Agency == "" && identity.Kind == tls.KindAgency {
+	if c.config.Agency != "" {
+		return c.config.Agency
+	}
+	if identity := c.endpoint.Identity(); identity.Kind == tls.KindAgency {
 		return identity.Name
 	}
-	return c.config.Agency
+	return ""
 }
