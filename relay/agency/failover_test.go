@@ -1,6 +1,8 @@
 package agency_test
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -59,6 +61,71 @@ func TestSubmitStartsAtAnotherRelayWhenTheNearestDies(t *testing.T) {
 	}
 	if a := receiveAll(t, newClient(t, configOf(t, mesh, "H26"))); len(a) != 1 {
 		t.Errorf("%d arrivals, want one", len(a))
+	}
+}
+
+// A line that is cut again and again, each time a little later, carries a large
+// file to the relay that has its beginning: another one would begin anew, and a
+// connector that waited ever longer would take minutes.
+func TestSubmitStaysWithTheRelayThatHasItsBeginning(t *testing.T) {
+	mesh := newMesh(t, bac, trung)
+	const cuts = 8
+	var mu sync.Mutex
+	sent, asked := 0, map[string]bool{}
+	mesh.Fault(func(relay string, step agencytest.Step) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if step == agencytest.SubmitStart {
+			asked[relay] = true
+		}
+		if step != agencytest.SubmitChunk {
+			return nil
+		}
+		if sent++; sent%3 == 0 && sent <= 3*cuts {
+			return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT, "cut")
+		}
+		return nil
+	})
+	config := configOf(t, mesh, "G22")
+	r := submit(t, newClient(t, config), "1", "H26", 30*chunk)
+	if len(asked) != 1 {
+		t.Errorf("asked %v, accepted by %s", asked, r.Relay)
+	}
+	if got := mesh.Count(agencytest.SubmitStart); got != cuts+1 {
+		t.Errorf("%d attempts, want %d", got, cuts+1)
+	}
+}
+
+// When the relay that answers refuses and the others are silent, the error says
+// both: why nothing was accepted, and that nobody else could be asked.
+func TestSubmitNamesTheRefusalBesideTheSilence(t *testing.T) {
+	for name, bounded := range map[string]bool{"patience ends": false, "the caller's time ends": true} {
+		t.Run(name, func(t *testing.T) {
+			mesh := newMesh(t, bac, trung)
+			mesh.Stop("trung")
+			mesh.Fault(func(_ string, step agencytest.Step) error {
+				if step != agencytest.SubmitStart {
+					return nil
+				}
+				return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DISK_FULL, "no room")
+			})
+			config := configOf(t, mesh, "G22")
+			config.Patience = 700 * time.Millisecond
+			ctx := testContext(t)
+			if bounded {
+				config.Patience = time.Hour
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 700*time.Millisecond)
+				defer cancel()
+			}
+			_, err := newClient(t, config).Submit(ctx, agency.Document{Header: header("1", "H26"), Parts: files(t, 10)})
+			if refusal, ok := envelope.AsRefusal(err); !ok || refusal.Reason != exchangev1.ErrorReason_ERROR_REASON_DISK_FULL {
+				t.Errorf("got %v, want what the relay said in it", err)
+			}
+			if bounded != errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v, which tells the end of the caller's time: %t", err, !bounded)
+			}
+		})
 	}
 }
 

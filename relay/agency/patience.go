@@ -23,8 +23,9 @@ type patience struct {
 	limit time.Duration
 	since time.Time
 	tries int
-	// last is the failure before.
-	last error
+	// last is the failure before, refused the last one that a relay gave as its
+	// answer: others may have been silent since.
+	last, refused error
 }
 
 func (c *Client) patience(what string, id envelope.ID, limit time.Duration) *patience {
@@ -54,14 +55,22 @@ func (p *patience) nearest(ctx context.Context) (*relay, error) {
 // the error to give up with.
 func (p *patience) failed(ctx context.Context, r *relay, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %w", p.what, ended(ctx))
+		return p.over(fmt.Errorf("%s: %w", p.what, ended(ctx)))
 	}
 	err = asRefusal(err)
 	if !envelope.Temporary(err) {
 		return fmt.Errorf("%s: %w", p.what, err)
 	}
+	_, answered := envelope.AsRefusal(err)
+	if answered {
+		p.refused = err
+	}
 	if p.limit > 0 && time.Since(p.since) >= p.limit {
-		return fmt.Errorf("%s: gave up after %s: %w", p.what, p.limit, err)
+		given := fmt.Errorf("%s: gave up after %s: %w", p.what, p.limit, err)
+		if answered {
+			return given
+		}
+		return p.over(given)
 	}
 	p.last = err
 	p.tries++
@@ -86,7 +95,7 @@ func (p *patience) failed(ctx context.Context, r *relay, err error) error {
 			return fmt.Errorf("%s: %w", p.what, err)
 		}
 		if err := sleep(ctx, wait); err != nil {
-			return fmt.Errorf("%s: %w", p.what, err)
+			return p.over(fmt.Errorf("%s: %w", p.what, err))
 		}
 		return nil
 	}
@@ -94,6 +103,14 @@ func (p *patience) failed(ctx context.Context, r *relay, err error) error {
 		p.client.mesh.failed(r, err)
 	}
 	return nil
+}
+
+// over adds to the error of work that has ended what a relay answered before.
+func (p *patience) over(err error) error {
+	if p.refused == nil {
+		return err
+	}
+	return fmt.Errorf("%w; a relay that answered: %w", err, p.refused)
 }
 
 // ofCaller reports whether a temporary refusal is about the caller rather than

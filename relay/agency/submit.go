@@ -112,13 +112,23 @@ const maxMismatches = 3
 func (s *submission) run(ctx context.Context) (*Receipt, error) {
 	c := s.client
 	p := c.patience("submit "+s.id.String(), s.id, c.config.Patience)
-	furthest := map[*relay]uint64{}
+	furthest, held := map[*relay]uint64{}, map[*relay]uint64{}
 	mismatches := 0
+	// holder has more of the content than before the last try: it is tried once
+	// more before another, where everything would begin anew.
+	var holder *relay
 	for {
-		r, err := p.nearest(ctx)
+		r, err := holder, error(nil)
+		if holder == nil {
+			r, err = p.nearest(ctx)
+		} else if err = sleep(ctx, c.config.timing.backoff(1)); err != nil {
+			r = nil
+		}
+		holder = nil
 		if err == nil {
 			var receipt *Receipt
-			receipt, err = s.attempt(ctx, r, func(done uint64) {
+			before, again := held[r]
+			receipt, err = s.attempt(ctx, r, func(bytes uint64) { held[r] = bytes }, func(done uint64) {
 				if done > furthest[r] {
 					furthest[r] = done
 					p.progressed()
@@ -128,6 +138,10 @@ func (s *submission) run(ctx context.Context) (*Receipt, error) {
 				c.mesh.worked(r)
 				return receipt, nil
 			}
+			if now, begun := held[r]; begun && wasCut(err) && (!again || now > before) {
+				holder = r
+				c.mesh.worked(r) // each try brings more: no reason to wait ever longer
+			}
 			if mismatches, err = s.mismatch(ctx, mismatches, err); err == nil {
 				continue
 			}
@@ -136,6 +150,12 @@ func (s *submission) run(ctx context.Context) (*Receipt, error) {
 			return nil, err
 		}
 	}
+}
+
+// wasCut reports whether an attempt ended without an answer of the relay.
+func wasCut(err error) bool {
+	refusal, answered := envelope.AsRefusal(err)
+	return !answered || refusal.Has(exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT)
 }
 
 // mismatch looks at a refusal because of other bytes than declared: either the
@@ -163,9 +183,10 @@ func (s *submission) mismatch(ctx context.Context, before int, err error) (int, 
 	return before + 1, nil
 }
 
-// attempt is one Submit call at one relay. Sent is told how many bytes the relay
-// has, or is about to have.
-func (s *submission) attempt(ctx context.Context, r *relay, sent func(done uint64)) (*Receipt, error) {
+// attempt is one Submit call at one relay. Held is told how many bytes of a
+// large content the relay has from before, sent how many it has, or is about to
+// have.
+func (s *submission) attempt(ctx context.Context, r *relay, held, sent func(bytes uint64)) (*Receipt, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := r.exchange.Submit(ctx)
@@ -200,11 +221,14 @@ func (s *submission) attempt(ctx context.Context, r *relay, sent func(done uint6
 		return nil, fmt.Errorf("relay %s does not say from where to send", r.address)
 	}
 	if !eager {
+		begin := uint64(0)
 		for i, offset := range resume.GetOffsets() {
 			if offset > s.header.GetParts()[i].GetSize() {
 				return nil, fmt.Errorf("relay %s holds more of part %d than there is", r.address, i)
 			}
+			begin += offset
 		}
+		held(begin)
 		if err := t.send(ctx, resume.GetOffsets()); err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
