@@ -108,6 +108,7 @@ func Start(t testing.TB, config Config) *Mesh {
 		m.Layout.Agencies = config.Agencies
 	}
 	t.Cleanup(func() { m.end(cancel) })
+	t.Cleanup(m.prove) // before it: where patience ends, the mesh still does in order
 	if config.Links {
 		m.openLinks(config.Relays)
 	}
@@ -149,13 +150,17 @@ func (m *Mesh) awaitLinks() {
 	}
 }
 
-// end checks the invariants of a test that has not failed, then stops all.
-func (m *Mesh) end(cancel context.CancelFunc) {
+// prove checks the invariants of a test that has not failed.
+func (m *Mesh) prove() {
 	if !m.t.Failed() {
 		m.Settle()
 		m.Verify()
 		m.Balance()
 	}
+}
+
+// end stops all, and looks at the disks of a test that has not failed.
+func (m *Mesh) end(cancel context.CancelFunc) {
 	cancel()
 	for _, a := range m.agencies {
 		a.close()

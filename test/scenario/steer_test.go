@@ -99,7 +99,7 @@ func TestSteering(t *testing.T) {
 
 	// What is held expires like everything else, and can be revived.
 	document := m.Agency("H13").Document(mesh.Files{"a.pdf": sample.PDF("short", 3000)}, "G12")
-	document.Header.ExpiresAt = timestamppb.New(time.Now().Add(4 * time.Second))
+	document.Header.ExpiresAt = timestamppb.New(time.Now().Add(8 * time.Second))
 	short, err := m.Agency("H13").TrySend(t.Context(), document, nil, "G12")
 	if err != nil {
 		t.Fatal(err)
