@@ -156,6 +156,7 @@ var plan = []fault{
 			return err
 		})
 		a.writes(hit, a.but(id)...)
+		a.some(500 * time.Millisecond)
 		a.asks("add "+id, a.but(id), func(ctx context.Context, o *mesh.Operator) error {
 			_, err := o.Raft.AddVoter(ctx, &adminv1.AddVoterRequest{RelayId: id, Address: a.m.Address(id)})
 			return err
@@ -174,6 +175,7 @@ func (a *attack) inject(f fault) {
 	begun := time.Now()
 	f.do(a, kind.Inject)
 	a.m.AwaitServing()
+	a.some(300 * time.Millisecond)
 	a.t.Logf("%s: whole again after %s", f.name, time.Since(begun).Round(time.Millisecond))
 }
 
