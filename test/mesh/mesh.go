@@ -56,6 +56,9 @@ type Config struct {
 	Seed uint64
 	// Adjust changes relay.yaml of a relay before it is started first; may be nil.
 	Adjust func(id string, config *node.Config)
+	// Within says in which surroundings the process of a relay runs: the program
+	// and arguments that the command line of relayd is appended to; nil: none.
+	Within func(id string) []string
 	// Nonvoters are those of Relays that are no voters, by id.
 	Nonvoters []string
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,13 +64,14 @@ type process struct {
 	done chan error
 }
 
-func startProcess(t testing.TB, file, logFile string) (relay, error) {
+func startProcess(t testing.TB, within []string, file, logFile string) (relay, error) {
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close() // the child has its own
-	cmd := exec.Command(Binary(t, "relayd"), "run", "--config", file)
+	line := append(slices.Clip(within), Binary(t, "relayd"), "run", "--config", file)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// A test that dies takes its relays with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -20,7 +20,11 @@ func (m *Mesh) StartRelay(id string) {
 	var r relay
 	var err error
 	if m.config.Processes {
-		r, err = startProcess(m.t, file, m.logFile(id))
+		var within []string
+		if m.config.Within != nil {
+			within = m.config.Within(id)
+		}
+		r, err = startProcess(m.t, within, file, m.logFile(id))
 	} else {
 		r, err = startNode(file, m.logFile(id))
 	}
