@@ -10,6 +10,7 @@ import (
 	"time"
 
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	"github.com/truclienthong/truc/test/mesh"
 	"github.com/truclienthong/truc/tls"
 )
 
@@ -185,4 +186,28 @@ func TestRetireLost(t *testing.T) {
 	o.Agency("G22").Receive()
 	o.Settle()
 	o.until("the audit balances without it", func(rows []map[string]any) bool { return rows[0]["balanced"] == true }, "audit")
+}
+
+// A change is made where the leader is, also when the first relay of the profile
+// answers and has no way to it.
+func TestChangeGoesToWhereTheLeaderIs(t *testing.T) {
+	t.Parallel()
+	m := mesh.Start(t, mesh.Config{Links: true})
+	o := &console{Mesh: m, t: t}
+	for _, other := range []string{"trung", "nam"} { // the operator still reaches bac
+		m.Link("bac", other).Cut()
+		m.Link(other, "bac").Cut()
+	}
+	o.Await("bac knows no leader", func(ctx context.Context) error {
+		r, err := m.Operator("bac").Raft.Status(ctx, &adminv1.StatusRequest{})
+		if err == nil && r.GetLeaderId() != "" {
+			err = errors.New("it has " + r.GetLeaderId())
+		}
+		return err
+	})
+	o.do("agency", "move", "H41", "nam")
+	for _, other := range []string{"trung", "nam"} {
+		m.Link("bac", other).Heal()
+		m.Link(other, "bac").Heal()
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -92,6 +93,9 @@ type Conn struct {
 	Raft      adminv1.RaftServiceClient
 	Directory adminv1.DirectoryServiceClient
 	Custody   adminv1.CustodyServiceClient
+	// others are the further relays of the profile: one of them may be on the
+	// side of the leader when this one is not.
+	others []string
 }
 
 // Dial makes a connection to the relay at address; it connects at the first
@@ -100,8 +104,11 @@ func Dial(endpoint *tls.Endpoint, address string) (*Conn, error) {
 	return dial(endpoint, address, tls.ExpectKind(tls.KindRelay))
 }
 
+// passthrough has gRPC take an address as it stands.
+const passthrough = "passthrough:///"
+
 func dial(endpoint *tls.Endpoint, address string, expect func(tls.Identity) error) (*Conn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address,
+	conn, err := grpc.NewClient(passthrough+address,
 		grpc.WithTransportCredentials(endpoint.ClientCredentials(expect)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
@@ -129,7 +136,7 @@ func Connect(ctx context.Context, p Profile, logger *slog.Logger) (*Conn, error)
 		c, serving, err := p.connect(ctx, endpoint)
 		switch {
 		case err == nil && (serving || time.Since(begun) > serveWithin):
-			c.logger = logger
+			c.logger, c.others = logger, slices.DeleteFunc(slices.Clone(p.Relays), func(address string) bool { return address == c.conn.Target()[len(passthrough):] })
 			return c, nil
 		case err == nil:
 			c.Close()
@@ -222,16 +229,24 @@ func (c *Conn) Reach(ctx context.Context, id, address string) error {
 	return err
 }
 
-// Change applies one directory command. The request id stays the same over
-// retries, so that an outcome that was not heard is not applied twice. A
-// refusal of the state machine is an *envelope.Refusal.
+// Change applies one directory command: at this relay and, where that one has no
+// way to the leader, at the others of the profile in turn. The request id stays
+// the same over retries, so that an outcome that was not heard is not applied
+// twice. A refusal of the state machine is an *envelope.Refusal.
 func (c *Conn) Change(ctx context.Context, command *directoryv1.Command) (*directoryv1.CommandResult, error) {
 	command.Version = 1
 	id := uuid.New()
 	begun := time.Now()
 	request := &adminv1.ChangeRequest{RequestId: id[:], Command: command}
+	at, turn := c.Directory, 0
 	for try := 1; ; try++ {
-		r, err := c.Directory.Change(ctx, request)
+		// While there is another to ask, none is waited for that looks for a leader.
+		tried, cancel := ctx, func() {}
+		if turn < len(c.others) {
+			tried, cancel = context.WithTimeout(ctx, answerWithin)
+		}
+		r, err := at.Change(tried, request)
+		cancel()
 		switch {
 		case err == nil && r.GetResult().GetReason() != 0:
 			return nil, envelope.Refuse(r.GetResult().GetReason(), "%s", r.GetResult().GetMessage())
@@ -243,10 +258,37 @@ func (c *Conn) Change(ctx context.Context, command *directoryv1.Command) (*direc
 			return nil, fmt.Errorf("%w; nothing is known to have changed: see \"relayctl raft members --local\" and ask again", err)
 		}
 		c.logger.Warn("the change was not made yet, trying again", "error", status.Convert(err).Message())
+		if there := c.nextThatAnswers(ctx, &turn); there != nil {
+			defer there.Close()
+			at = there.Directory
+			continue
+		}
+		at, turn = c.Directory, 0
 		select {
 		case <-time.After(time.Duration(100<<try) * time.Millisecond):
 		case <-ctx.Done():
 			return nil, err
 		}
 	}
+}
+
+// nextThatAnswers is the next of the other relays of the profile, from turn on,
+// that answers; nil if none does.
+func (c *Conn) nextThatAnswers(ctx context.Context, turn *int) *Conn {
+	for *turn < len(c.others) {
+		address := c.others[*turn]
+		*turn++
+		there, err := Dial(c.endpoint, address)
+		if err != nil {
+			continue
+		}
+		try, cancel := context.WithTimeout(ctx, answerWithin)
+		_, err = there.Custody.Health(try, &adminv1.HealthRequest{})
+		cancel()
+		if err == nil {
+			return there
+		}
+		there.Close()
+	}
+	return nil
 }
