@@ -56,7 +56,7 @@ func Contents(dir string, sm StateMachine) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
-	mark, err := openMark(dir)
+	mark, err := openMark(dir, func(error) {})
 	if err != nil {
 		return "", err
 	}

@@ -102,7 +102,7 @@ func TestFailedWriteStops(t *testing.T) {
 // A mark that was torn claims nothing.
 func TestMarkIsAHint(t *testing.T) {
 	dir := t.TempDir()
-	mark, err := openMark(dir)
+	mark, err := openMark(dir, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,24 +6,39 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/hashicorp/raft"
 )
 
 // appliedMark keeps, across restarts, an index that is known to be committed.
 // Raft keeps none: a member that starts alone would show the state of its last
-// snapshot until a leader is found. Being a hint that may only be too low, it
-// is written in place and not synced; a torn or lost write reads as 0.
+// snapshot, or an empty directory, until a leader is found. Being a hint that may
+// only be too low, it is written in place and nobody waits for its sync, which
+// follows at once; a torn write reads as 0.
 //
 //	index 8 bytes, CRC-32C of it 4 bytes, big endian
-type appliedMark struct{ file *os.File }
+type appliedMark struct {
+	file    *os.File
+	written chan struct{} // something waits for a sync
+	synced  sync.WaitGroup
+}
 
-func openMark(dir string) (*appliedMark, error) {
+// openMark opens the mark; stop is told of a sync that failed.
+func openMark(dir string, stop func(error)) (*appliedMark, error) {
 	file, err := os.OpenFile(filepath.Join(dir, appliedFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	return &appliedMark{file: file}, nil
+	a := &appliedMark{file: file, written: make(chan struct{}, 1)}
+	a.synced.Go(func() {
+		for range a.written {
+			if err := file.Sync(); err != nil {
+				stop(err)
+			}
+		}
+	})
+	return a, nil
 }
 
 func (a *appliedMark) read() uint64 {
@@ -40,10 +55,19 @@ func (a *appliedMark) write(index uint64) error {
 	if _, err := a.file.WriteAt(b, 0); err != nil {
 		return fmt.Errorf("write %s: %w", a.file.Name(), err)
 	}
+	select {
+	case a.written <- struct{}{}:
+	default: // the sync to come covers it
+	}
 	return nil
 }
 
-func (a *appliedMark) close() error { return a.file.Close() }
+// close waits for the last sync. Nothing is written any more.
+func (a *appliedMark) close() error {
+	close(a.written)
+	a.synced.Wait()
+	return a.file.Close()
+}
 
 // load brings the machine to what this member knows to be committed: its
 // newest snapshot and the log up to the mark. It returns the index of the

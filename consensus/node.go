@@ -149,7 +149,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, logs.Close()) }()
-	mark, err := openMark(n.cfg.Dir)
+	mark, err := openMark(n.cfg.Dir, n.stop)
 	if err != nil {
 		n.cfg.Stream.Close()
 		return err
@@ -236,6 +236,10 @@ func (n *Node) startRaft(logs *store, mark *appliedMark, member *memberMark, lea
 	snapshots, err := openSnapshots(n.cfg.Dir, logger)
 	if err != nil {
 		return nil, nil, n.damaged(err)
+	}
+	// The names of all that was opened, before anything in it is relied on.
+	if err := syncDir(n.cfg.Dir); err != nil {
+		return nil, nil, err
 	}
 	has, err := raft.HasExistingState(logs, logs, snapshots)
 	if err != nil {
@@ -338,7 +342,7 @@ func (n *Node) bootstrap(cfg *raft.Config, logs *store, snapshots raft.SnapshotS
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	n.log.Info("bootstrapped with the initial voters", "voters", len(n.cfg.Voters))
-	return errors.Join(syncDir(n.cfg.Dir), member.keep(n.cfg.Dir))
+	return member.keep(n.cfg.Dir)
 }
 
 // syncDir makes the names in a folder durable; bbolt syncs only its file.
