@@ -53,6 +53,9 @@ func openStore(dir string, stop func(error)) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := syncDir(filepath.Dir(filepath.Clean(dir))); err != nil { // its own name
+		return nil, err
+	}
 	path := filepath.Join(dir, logFile)
 	s := &store{stop: stop}
 	err := guard(func() error { return s.open(path) })

@@ -84,6 +84,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			n.logger.Warn("telemetry was not flushed", "error", failed)
 		}
 	}()
+	if err := makeData(n.config.Data); err != nil {
+		return fmt.Errorf("relay %s: %w", n.config.ID, err)
+	}
 	listener, err := net.Listen("tcp", n.config.Listen)
 	if err != nil {
 		return fmt.Errorf("relay %s: %w", n.config.ID, err)

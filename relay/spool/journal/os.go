@@ -26,7 +26,8 @@ func (system) MakeDir(dir string) error {
 		if !info.IsDir() {
 			return fmt.Errorf("%s is not a directory", dir)
 		}
-		return nil
+		// Whoever made it may have been cut short before this.
+		return system{}.SyncDir(filepath.Dir(dir))
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
