@@ -23,11 +23,14 @@ type attack struct {
 	ids    []string // relays by site
 	random *rand.Rand
 	kinds  map[string]*tally.Faults
-	// faults are the times when something was broken.
-	faults []interval
+	// alones are documents that one relay has accepted for somebody who is away.
+	alones []lone
 }
 
-type interval struct{ from, to time.Time }
+type lone struct {
+	from *desk
+	id   envelope.ID
+}
 
 // fault breaks the network, waits for what must go on meanwhile, and returns what
 // heals it; nil: fabric.heal.
@@ -136,13 +139,13 @@ func (a *attack) inject(f fault) {
 	}
 	heal()
 	healed := time.Now()
-	a.faults = append(a.faults, interval{begun, healed})
 	if f.measured == toHealed {
 		hit.From()
 	}
 	if err := a.await(healed); err != nil {
 		a.t.Fatalf("%s at %s: %v", f.name, a.ids[site], err)
 	}
+	a.secondCopies()
 	hit.Survived()
 	a.t.Logf("%s at %s: broken for %s, all is there %s later", f.name, a.ids[site],
 		healed.Sub(begun).Round(time.Millisecond), time.Since(healed).Round(time.Millisecond))
@@ -202,10 +205,52 @@ func (a *attack) apart() {
 	a.single(begun, 0, 1, 2)
 }
 
-// local sends a document within a site.
+// local sends documents within a site, to somebody who is there and to somebody
+// who is away.
 func (a *attack) local(site int) {
 	a.t.Helper()
-	a.must(a.delivers(a.random, a.at(site, 0), a.at(site, 1)))
+	from := a.at(site, 0)
+	a.must(a.delivers(a.random, from, a.at(site, 1)))
+	receipt, err := a.submit(from, a.random, a.away[site].code)
+	a.must(err)
+	a.alones = append(a.alones, lone{from, receipt.ID})
+}
+
+// secondCopies waits until what one relay had accepted alone is on two.
+func (a *attack) secondCopies() {
+	a.t.Helper()
+	for _, l := range a.alones {
+		a.m.Await(fmt.Sprintf("envelope %s is on two relays", l.id), func(ctx context.Context) error {
+			track, err := l.from.client.Track(ctx, l.id)
+			if n := track.GetReceipt().GetCopies(); err == nil && n < 2 {
+				err = fmt.Errorf("on %d", n)
+			}
+			return err
+		})
+	}
+	a.alones = nil
+}
+
+// together asks, while the network is whole, that documents within a site are on
+// two relays when they are accepted: of some, as a busy machine may be too late
+// with one.
+func (a *attack) together() {
+	a.t.Helper()
+	const each = 3
+	safe := 0
+	for site := range a.ids {
+		for range each {
+			receipt, err := a.submit(a.at(site, 0), a.random, a.at(site, 1).code)
+			a.must(err)
+			if receipt.Copies >= 2 {
+				safe++
+			}
+		}
+	}
+	a.t.Logf("%d of %d documents within a site were accepted with two copies", safe, each*len(a.ids))
+	if safe < len(a.ids) {
+		a.t.Errorf("%d of %d documents within a site were accepted with two copies in a whole network", safe, each*len(a.ids))
+	}
 }
 
 // othersGoOn sends documents among the others.
