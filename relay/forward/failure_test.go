@@ -212,6 +212,28 @@ func TestUnreadableContentDefers(t *testing.T) {
 	}
 }
 
+// A relay whose journal lost what it knew of the end of a delivery has the duty
+// again, and may find the content damaged, which nobody else keeps any more. The
+// peer has had it, and says so.
+func TestUnreadableContentThatThePeerHasHad(t *testing.T) {
+	for name, size := range map[string]int{"small": 10, "large": large} {
+		t.Run(name, func(t *testing.T) {
+			inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+				content := bulk(size)
+				n := m.nodes[bac]
+				id := n.accept(letter("damaged", 0, content), [][]byte{content}, atNam)
+				m.start()
+				until(t, "delivered", func() bool { return m.nodes[nam].has(id, atNam) && n.spool.queued() == 0 })
+				n.spool.mu.Lock()
+				n.spool.onRead = func(envelope.ID) error { return errors.New("checksum differs") }
+				n.spool.enqueue(n.spool.records[id], envelope.Onward{Relay: nam, Agencies: []routing.AgencyCode{atNam}})
+				n.spool.mu.Unlock()
+				until(t, "queue empty", func() bool { return n.spool.queued() == 0 })
+			})
+		})
+	}
+}
+
 func TestSuspendedRecipientFails(t *testing.T) {
 	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
 		m.putAgency("H30", nam)

@@ -110,11 +110,11 @@ func (f *Forwarder) offerOnce(ctx, parent context.Context, a *attempt) (*relayv1
 			return nil, err
 		}
 		defer a.outlet.inline.Release(room)
-		content, err := f.readAll(a.record)
-		if err != nil {
-			return nil, err
+		// What cannot be read here is offered all the same: a peer that has had it
+		// needs no content to say so, and one that asks for it is told then.
+		if content, err := f.readAll(a.record); err == nil {
+			offer.Content, offer.HasContent = content, true
 		}
-		offer.Content, offer.HasContent = content, true
 	}
 	s, err := a.outlet.session(parent)
 	if err != nil {
@@ -252,7 +252,7 @@ func withRelay(visited []routing.RelayID, relay routing.RelayID) []routing.Relay
 	return append(slices.Clip(visited), relay)
 }
 
-// readAll reads the content of a small envelope.
+// readAll reads the content of a small envelope; it fails with errContent only.
 func (f *Forwarder) readAll(r *envelope.Record) ([][]byte, error) {
 	content := make([][]byte, len(r.Parts))
 	for i, p := range r.Parts {
