@@ -34,7 +34,10 @@ type intake struct {
 	quit     chan struct{} // closed when no more chunks will come
 	work     sync.WaitGroup
 
-	sending sync.Mutex // one answer at a time
+	// sending is held for one answer, for as long as the peer makes no room for
+	// it: a channel, because a clock that is not the machine's (synctest) stands
+	// still while somebody waits for a mutex.
+	sending chan struct{}
 
 	last uint64 // number of the last offer; only the handler looks at it
 
@@ -57,6 +60,7 @@ func (f *Forwarder) Pass(stream relayv1.PeerService_PassServer) error {
 		f: f, peer: peer, stream: stream,
 		requests:  make(chan received),
 		quit:      make(chan struct{}),
+		sending:   make(chan struct{}, 1),
 		transfers: make(map[uint64]*taking),
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
@@ -239,8 +243,8 @@ func (in *intake) deal(ctx context.Context, number uint64, request *relayv1.Pass
 // send writes one answer. An error means that the session has ended, which the
 // reading side learns too.
 func (in *intake) send(answer *relayv1.PassResponse) {
-	in.sending.Lock()
-	defer in.sending.Unlock()
+	in.sending <- struct{}{}
+	defer func() { <-in.sending }()
 	_ = in.stream.Send(answer)
 }
 

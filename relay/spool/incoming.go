@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
-	"sync"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
@@ -32,7 +31,7 @@ type Incoming struct {
 	s *Spool
 	c *envelope.Custody
 
-	mu sync.Mutex
+	mu hold // held by the call under way
 	// superseded: a later Begin of the same envelope took over.
 	superseded, closed bool
 	repeat             *envelope.Record
@@ -45,6 +44,15 @@ type Incoming struct {
 	gathered []byte
 	part     int
 }
+
+// hold is a lock for those who wait for the disk while they have it: a channel,
+// because a clock that is not the machine's (synctest) stands still while
+// somebody waits for a mutex.
+type hold chan struct{}
+
+func newHold() hold    { return make(hold, 1) }
+func (h hold) Lock()   { h <- struct{}{} }
+func (h hold) Unlock() { <-h }
 
 // incomingPart is how far one part is.
 type incomingPart struct {
@@ -69,7 +77,7 @@ func (s *Spool) Begin(ctx context.Context, c *envelope.Custody) (*Incoming, erro
 	if err := s.checkCustody(c); err != nil {
 		return nil, err
 	}
-	in := &Incoming{s: s, c: c, parts: make([]incomingPart, len(c.Parts))}
+	in := &Incoming{s: s, c: c, mu: newHold(), parts: make([]incomingPart, len(c.Parts))}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	s.supersede(in)
