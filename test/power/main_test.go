@@ -10,8 +10,9 @@
 //     goes at the same instant, also while they start after the cut before. What
 //     was not synced is forgotten, or any selection of sectors and names is kept
 //     (torn), as is what the kernel wrote by itself meanwhile. Some meshes have
-//     disks that make names durable by a sync of their folder only, some those
-//     that do it with every sync, as ext4.
+//     disks that make names durable by a sync of their folder only (but for the
+//     index, where badger counts on what all file systems do: a file that is
+//     synced keeps its name), some those that do it with every sync, as ext4.
 //   - TestDiskErrors: the disk of one relay fails writes, syncs or reads, takes
 //     part of a write, has no room, or is slow. A relay may end itself then; it
 //     is started again, sometimes after what the failed sync lost is gone for

@@ -10,7 +10,8 @@
 //     the disk whole. A file whose name is not durable is gone, however well its
 //     content was synced; a name that is durable may lead to an empty file;
 //   - with Config.Journaled, the kinder rule of ext4 and its like: every sync
-//     commits all changes to folders there are.
+//     commits all changes to folders there are; with Config.OwnNames, the rule
+//     that every file system in use keeps: a sync of a file keeps its own name.
 //
 // Programs use it through the page cache of the kernel, mapped files included;
 // each Cut mounts anew, so that nothing of that cache outlives it. Besides, the
@@ -44,6 +45,9 @@ type Config struct {
 	Size int64
 	// Journaled commits all changes to folders with every sync.
 	Journaled bool
+	// OwnNames is the beginning of the paths of files whose sync makes their own
+	// name durable too, but no other; empty: of none.
+	OwnNames string
 	// Drift lets some of what is dirty reach the disk by itself now and then, as
 	// kernels do, so that a Cut finds older states too.
 	Drift bool

@@ -216,6 +216,25 @@ func TestJournaled(t *testing.T) {
 	want(t, d, "new", "by the sync of the file")
 }
 
+func TestOwnNames(t *testing.T) {
+	d := disk.Open(t, disk.Config{Seed: 1, OwnNames: "kind/"})
+	for _, folder := range []string{"kind", "letter"} {
+		check(t, os.Mkdir(filepath.Join(d.Dir(), folder), 0o700))
+	}
+	syncFolder(t, d, ".")
+	for _, name := range []string{"kind/other", "kind/new", "letter/new"} {
+		write(t, file(t, d, name, 0), "mine", 0)
+	}
+	for _, name := range []string{"kind/new", "letter/new"} {
+		check(t, file(t, d, name, 0).Sync())
+	}
+	d.Freeze()
+	d.Cut(disk.Loss{})
+	want(t, d, "kind/new", "mine")
+	want(t, d, "kind/other", "none")
+	want(t, d, "letter/new", "none")
+}
+
 func TestFaults(t *testing.T) {
 	d := disk.Open(t, disk.Config{Seed: 1, Size: 64 << 20})
 	f := file(t, d, "f", 0)

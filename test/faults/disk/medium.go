@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -264,6 +265,8 @@ func (m *medium) sync(n *node) {
 	if m.config.Journaled {
 		m.apply(m.changes)
 		m.changes = nil
+	} else if own := m.config.OwnNames; own != "" && strings.HasPrefix(n.path(), own) {
+		m.settle(func(e edit) bool { return e.node == n })
 	}
 }
 
@@ -274,17 +277,23 @@ func (m *medium) failSync(n *node) {
 	clear(n.dirty)
 }
 
-// syncFolder makes the names in a folder durable, and what those changes need.
+// syncFolder makes the names in a folder durable.
 func (m *medium) syncFolder(folder *node) {
 	if m.config.Journaled {
 		m.apply(m.changes)
 		m.changes = nil
 		return
 	}
+	m.settle(func(e edit) bool { return e.folder == folder })
+}
+
+// settle makes changes durable, and those before them that they rest on: to the
+// same names.
+func (m *medium) settle(wanted func(edit) bool) {
 	needed, chosen := map[edit]bool{}, make([]bool, len(m.changes))
 	for i, c := range slices.Backward(m.changes) {
 		for _, e := range c {
-			chosen[i] = chosen[i] || e.folder == folder || needed[e.place()]
+			chosen[i] = chosen[i] || wanted(e) || needed[e.place()]
 		}
 		for _, e := range c {
 			if chosen[i] {
