@@ -42,7 +42,20 @@ func openBadger(cfg Config) (*badgerDisk, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Badger makes the folder, and leaves its name to chance.
+	if err := syncDir(filepath.Dir(cfg.Dir)); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	return &badgerDisk{db: db, dir: cfg.Dir}, nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // open has badger open its files. What panics here is damage that nobody
