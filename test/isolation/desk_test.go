@@ -31,15 +31,16 @@ type desk struct {
 	code   string
 	site   int
 	client *agency.Client
-	folder string
+	// elsewhere is a second connector of it, at the next site, through which it
+	// hands documents in a second time.
+	elsewhere *agency.Client
+	folder    string
 
-	mu        sync.Mutex
-	confirmed map[envelope.ID]time.Time
+	mu sync.Mutex
+	// arrived is when its home had an envelope. One that comes again, because its
+	// confirmation was lost, has arrived then too; else its home took it twice.
+	arrived map[envelope.ID]time.Time
 }
-
-// again is how long after a confirmation an envelope that comes once more is one
-// too many: before, it may have been on its way.
-const again = 10 * time.Second
 
 // office is all desks and what they did.
 type office struct {
@@ -51,6 +52,7 @@ type office struct {
 	away    []*desk
 	ctx     context.Context
 	running sync.WaitGroup
+	again   sync.WaitGroup // second submissions
 
 	mu       sync.Mutex // owns what follows
 	number   int
@@ -79,6 +81,7 @@ func newOffice(t *testing.T, m *mesh.Mesh, f *fabric, codes [][]string, away []s
 		cancel()
 		for _, d := range slices.Concat(o.desks, o.away) {
 			_ = d.client.Close()
+			_ = d.elsewhere.Close()
 		}
 		o.running.Wait()
 	})
@@ -88,9 +91,20 @@ func newOffice(t *testing.T, m *mesh.Mesh, f *fabric, codes [][]string, away []s
 	return o
 }
 
-// open makes an agency that lives in a namespace of its site. It knows the relay
-// near it first.
+// open makes an agency that lives in a namespace of its site.
 func (o *office) open(f *fabric, code string, site int) *desk {
+	o.t.Helper()
+	d := &desk{code: code, site: site, folder: filepath.Join(o.m.Layout.Dir, "folders", code), arrived: map[envelope.ID]time.Time{},
+		client: o.connect(f, code, site), elsewhere: o.connect(f, code, (site+1)%len(f.relays))}
+	if err := os.MkdirAll(d.folder, 0o755); err != nil {
+		o.t.Fatal(err)
+	}
+	return d
+}
+
+// connect makes a client of an agency at a site. It is told of the relay there,
+// and finds the others by itself.
+func (o *office) connect(f *fabric, code string, site int) *agency.Client {
 	o.t.Helper()
 	config, err := agency.LoadProfile(o.m.Layout.Profile(code))
 	if err != nil {
@@ -114,11 +128,7 @@ func (o *office) open(f *fabric, code string, site int) *desk {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	d := &desk{code: code, site: site, client: client, folder: filepath.Join(o.m.Layout.Dir, "folders", code), confirmed: map[envelope.ID]time.Time{}}
-	if err := os.MkdirAll(d.folder, 0o755); err != nil {
-		o.t.Fatal(err)
-	}
-	return d
+	return client
 }
 
 // receive takes what comes into the books until the test ends.
@@ -135,10 +145,12 @@ func (o *office) receive(d *desk) {
 
 func (o *office) take(d *desk, arrival *agency.Arrival) error {
 	d.mu.Lock()
-	before, ok := d.confirmed[arrival.ID]
+	before, ok := d.arrived[arrival.ID]
+	d.arrived[arrival.ID] = arrival.ArrivedAt
 	d.mu.Unlock()
-	if since := time.Since(before); ok && since > again {
-		o.violation("doubled: envelope %s came to %s again, %s after it had confirmed it", arrival.ID, d.code, since.Round(time.Millisecond))
+	if ok && !before.Equal(arrival.ArrivedAt) {
+		o.violation("doubled: the home of %s took envelope %s at %s and again at %s", d.code, arrival.ID,
+			before.Format(time.StampMilli), arrival.ArrivedAt.Format(time.StampMilli))
 	}
 	saved, err := arrival.Save(o.ctx, d.folder)
 	if err != nil {
@@ -162,11 +174,6 @@ func (o *office) take(d *desk, arrival *agency.Arrival) error {
 	if err := arrival.Confirm(o.ctx); err != nil {
 		arrival.Release()
 		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, ok := d.confirmed[arrival.ID]; !ok {
-		d.confirmed[arrival.ID] = time.Now()
 	}
 	return nil
 }
@@ -196,11 +203,24 @@ func (o *office) submit(d *desk, r *rand.Rand, to ...string) (*agency.Receipt, e
 	}
 	o.history.HandIn(history.Document{Sender: d.code, ID: header.GetDocumentId(), To: to, Sum: history.SumOf(files)})
 	begun := time.Now()
+	if r.IntN(6) == 0 { // as whoever lost the receipt, or never got it, would
+		o.again.Go(func() {
+			if _, err := o.hand(d.code, d.elsewhere, document, begun); err != nil && o.ctx.Err() == nil {
+				o.violation("%s sends %s again: %v", d.code, header.GetDocumentId(), err)
+			}
+		})
+	}
+	return o.hand(d.code, d.client, document, begun)
+}
+
+// hand tries until there is a receipt; begun is when the document was first handed
+// in.
+func (o *office) hand(code string, client *agency.Client, document agency.Document, begun time.Time) (*agency.Receipt, error) {
 	for {
-		receipt, err := d.client.Submit(o.ctx, document)
+		receipt, err := client.Submit(o.ctx, document)
 		switch {
 		case err == nil:
-			o.history.Promised(d.code, header.GetDocumentId(), receipt.ID, time.Now())
+			o.history.Promised(code, document.Header.GetDocumentId(), receipt.ID, time.Now())
 			o.mu.Lock()
 			o.promises = append(o.promises, promise{receipt.Relay, receipt.Copies, begun})
 			o.mu.Unlock()
@@ -240,6 +260,7 @@ func (o *office) load(seed uint64) (end func()) {
 	return sync.OnceFunc(func() {
 		close(stop)
 		sending.Wait()
+		o.again.Wait()
 	})
 }
 

@@ -14,7 +14,8 @@
 //     with one copy, and delivered;
 //   - the other sites go on as if nothing were, with two copies;
 //   - the directory is written where there is a majority, and refused elsewhere;
-//   - nothing comes again to an agency that has confirmed it;
+//   - what isolated sites accept on both sides is one envelope after all, and a
+//     home takes it once;
 //   - in the end everything has arrived once, the audit balances, and each disk is
 //     whole.
 //
