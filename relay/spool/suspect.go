@@ -41,9 +41,11 @@ const (
 	suspectMark = ".suspect"
 	openingMark = ".opening"
 	asideMark   = ".damaged"
-	// maxOpenings is how many starts may die of one index. One may have been
-	// killed by somebody.
-	maxOpenings = 2
+	// maxOpenings is how many starts in a row may die of one index. Some may have
+	// been killed by somebody, or by power that comes and goes; an index that is
+	// built again has forgotten what the journal has recycled. The start after is
+	// before systemd gives a service up (five in a row).
+	maxOpenings = 4
 )
 
 func (s *Spool) mark(name string) string { return s.cfg.indexDir() + name }
@@ -87,11 +89,22 @@ func (s *Spool) tryIndex(fn func() error) error {
 	return s.unmark(openingMark)
 }
 
+// unmark removes marks for good: one that came back after a cut of the power would
+// speak against an index that nothing is wrong with.
 func (s *Spool) unmark(names ...string) error {
+	removed := false
 	for _, name := range names {
-		if err := os.Remove(s.mark(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := os.Remove(s.mark(name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove mark on the index: %w", err)
 		}
+		removed = removed || err == nil
+	}
+	if !removed {
+		return nil
+	}
+	if err := s.fs().SyncDir(s.cfg.Dir); err != nil {
+		return fmt.Errorf("remove mark on the index: %w", err)
 	}
 	return nil
 }
@@ -123,6 +136,9 @@ func (s *Spool) setAside(why error) error {
 		return fmt.Errorf("set index aside: %w", err)
 	}
 	if err := os.Rename(dir, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set index aside: %w", err)
+	}
+	if err := s.fs().SyncDir(s.cfg.Dir); err != nil {
 		return fmt.Errorf("set index aside: %w", err)
 	}
 	if err := s.unmark(suspectMark, openingMark); err != nil {

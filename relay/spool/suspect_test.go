@@ -234,7 +234,7 @@ func TestASuspectIndexIsNotOpenedAgain(t *testing.T) {
 
 // An index that takes the process along is not tried for ever.
 func TestAnIndexThatStartsDieOfIsRebuilt(t *testing.T) {
-	for deaths, rebuilt := range map[int]bool{1: false, 2: true} {
+	for deaths, rebuilt := range map[int]bool{1: false, 3: false, 4: true} {
 		t.Run(fmt.Sprint(deaths), func(t *testing.T) {
 			cfg := config(t)
 			n := start(t, cfg)

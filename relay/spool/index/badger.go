@@ -49,6 +49,26 @@ func openBadger(cfg Config) (*badgerDisk, error) {
 	return &badgerDisk{db: db, dir: cfg.Dir}, nil
 }
 
+// dropUnborn removes logs of memory tables that were made and have not got their
+// size, by a kill or a cut of the power right then: nothing was written to them,
+// and badger would open no index beside one.
+func dropUnborn(dir string) error {
+	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	if err != nil {
+		return err
+	}
+	for _, log := range logs {
+		info, err := os.Stat(log)
+		if err == nil && info.Size() == 0 {
+			err = os.Remove(log)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -66,6 +86,9 @@ func open(cfg Config) (db *badger.DB, err error) {
 			err = fmt.Errorf("%w: badger panics: %.200s", ErrDamaged, strings.TrimSpace(fmt.Sprint(p)))
 		}
 	}()
+	if err := dropUnborn(cfg.Dir); err != nil {
+		return nil, err
+	}
 	// It counts what could be given back of the value log, where nothing is.
 	if err := os.Remove(filepath.Join(cfg.Dir, "DISCARD")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

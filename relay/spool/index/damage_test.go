@@ -265,6 +265,20 @@ func TestAGapIsFound(t *testing.T) {
 	}
 }
 
+// A log that was made and never got its size, as by a cut of the power, is no
+// damage.
+func TestALogWithoutSizeIsNoDamage(t *testing.T) {
+	t.Parallel()
+	const written = 120
+	dir := writeKilled(t, written)
+	if err := os.WriteFile(filepath.Join(dir, "00099.mem"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := reopen(t, dir, written, "unborn"); got != "whole" || err != nil {
+		t.Errorf("the index is %s, %v", got, err)
+	}
+}
+
 // Damage that comes while the index is open is found by the next look.
 func TestProveFindsDamageOfAnOpenIndex(t *testing.T) {
 	dir := writeKilled(t, 120)
