@@ -70,16 +70,19 @@ var plan = []fault{
 	}},
 	{"one direction dropped (inbound)", toHealed, func(a *attack, site int) func() {
 		a.f.filter(a.f.into(site) + "drop")
+		a.some(15 * time.Second)
 		a.othersGoOn(site)
 		return nil
 	}},
 	{"one direction dropped (outbound)", toHealed, func(a *attack, site int) func() {
 		a.f.filter(a.f.outOf(site) + "drop")
+		a.some(15 * time.Second)
 		a.othersGoOn(site)
 		return nil
 	}},
 	{"packets to one port dropped", toHealed, func(a *attack, site int) func() {
 		a.f.filter(a.f.into(site) + "tcp dport " + port + " drop")
+		a.some(15 * time.Second)
 		a.othersGoOn(site)
 		return nil
 	}},
@@ -97,6 +100,7 @@ var plan = []fault{
 	}},
 	{"link down", toHealed, func(a *attack, site int) func() {
 		a.f.link(site, "down")
+		a.some(8 * time.Second)
 		a.othersGoOn(site)
 		// The agencies there find another relay to hand over at.
 		a.must(a.delivers(a.random, a.at(site, 0), a.at(a.next(site), 0)))
