@@ -89,21 +89,39 @@ func Flip(dir, match string, seed uint64) (string, error) {
 	}
 	random := rand.New(rand.NewPCG(seed, 2))
 	path := files[random.IntN(len(files))]
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	at, bit := random.Int64N(info.Size()), random.IntN(8)
+	err = FlipBit(path, at, bit)
+	return fmt.Sprintf("bit %d of byte %d of %s (%d bytes, seed %d)", bit, at, path, info.Size(), seed), err
+}
+
+// FlipBit flips one bit of a file.
+func FlipBit(path string, at int64, bit int) error {
+	return change(path, at, 1, func(b []byte) { b[0] ^= 1 << bit })
+}
+
+// Overwrite puts other bytes in the place of those that a file has there, as far
+// as it goes: it does not grow.
+func Overwrite(path string, at int64, other []byte) error {
+	return change(path, at, len(other), func(b []byte) { copy(b, other) })
+}
+
+// change rewrites up to n bytes of a file in place.
+func change(path string, at int64, n int, how func([]byte)) error {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer file.Close()
-	size, err := file.Seek(0, 2)
-	if err != nil {
-		return "", err
+	b := make([]byte, n)
+	n, err = file.ReadAt(b, at)
+	if n == 0 {
+		return fmt.Errorf("damage %s at %d: %w", path, at, err)
 	}
-	at, bit := random.Int64N(size), random.IntN(8)
-	var b [1]byte
-	if _, err := file.ReadAt(b[:], at); err != nil {
-		return "", err
-	}
-	b[0] ^= 1 << bit
-	_, err = file.WriteAt(b[:], at)
-	return fmt.Sprintf("bit %d of byte %d of %s (%d bytes, seed %d)", bit, at, path, size, seed), err
+	how(b[:n])
+	_, err = file.WriteAt(b[:n], at)
+	return err
 }

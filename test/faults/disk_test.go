@@ -63,3 +63,22 @@ func TestFlip(t *testing.T) {
 		t.Error("flipped a bit of no file")
 	}
 }
+
+func TestOverwriteDoesNotGrow(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a")
+	if err := os.WriteFile(file, []byte("0123456789"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := faults.Overwrite(file, 7, []byte("abcdef")); err != nil {
+		t.Fatal(err)
+	}
+	if err := faults.FlipBit(file, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := os.ReadFile(file); err != nil || string(is) != "1123456abc" {
+		t.Errorf("%q, %v", is, err)
+	}
+	if err := faults.Overwrite(file, 10, []byte("x")); err == nil {
+		t.Error("overwrote what is not there")
+	}
+}

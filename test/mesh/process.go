@@ -134,16 +134,23 @@ func (p *process) kill() error {
 // Resident returns the resident memory of a relay process in bytes.
 func (m *Mesh) Resident(id string) int64 {
 	m.t.Helper()
+	return m.Memory(id, "VmRSS")
+}
+
+// Memory returns what the system counts of a relay process, in bytes: VmRSS,
+// VmHWM (the most it had), VmPeak (the most it asked for).
+func (m *Mesh) Memory(id, what string) int64 {
+	m.t.Helper()
 	p := m.process(id)
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	m.check("resident memory of "+id, err)
+	m.check("memory of "+id, err)
 	for line := range strings.SplitSeq(string(raw), "\n") {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, what+":"); ok {
 			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			m.check("resident memory of "+id, err)
+			m.check("memory of "+id, err)
 			return kib << 10
 		}
 	}
-	m.t.Fatalf("no VmRSS of relay %s", id)
+	m.t.Fatalf("no %s of relay %s", what, id)
 	return 0
 }

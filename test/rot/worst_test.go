@@ -1,0 +1,298 @@
+package rot
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	"github.com/truclienthong/truc/test/torture/tally"
+)
+
+// place is where damage does much harm: found in the files as they are by then.
+type place struct {
+	name string
+	find func(data string) (wound, bool)
+}
+
+// inMemory begins the names of places that are only there after a kill.
+const inMemory = "tables in memory"
+
+// TestWorstPlaces damages one relay of three where the stores keep lengths,
+// positions, sequences, types, check sums and votes.
+func TestWorstPlaces(t *testing.T) {
+	f := newField(t, 2)
+	spool, raft := spoolPlaces(), raftPlaces()
+	for _, all := range [][]place{spool, raft} {
+		slices.SortFunc(all, func(a, b place) int { return strings.Compare(a.name, b.name) })
+	}
+	f.chance.Shuffle(len(spool), func(i, j int) { spool[i], spool[j] = spool[j], spool[i] })
+	f.chance.Shuffle(len(raft), func(i, j int) { raft[i], raft[j] = raft[j], raft[i] })
+	if !tally.Long() {
+		spool, raft = spool[:6], raft[:2]
+	}
+	for len(spool) > 0 && !t.Failed() {
+		n := min(len(spool), 24)
+		f.worst(spool[:n], nil)
+		spool = spool[n:]
+	}
+	for len(raft) > 0 && !t.Failed() {
+		n := min(len(raft), 12)
+		f.worst(nil, raft[:n])
+		raft = raft[n:]
+	}
+	f.report()
+}
+
+// worst is one group.
+func (f *field) worst(spool, raft []place) {
+	f.t.Helper()
+	near, far := f.draw()
+	if spool != nil {
+		f.m.Between(far, f.victim).Cut()
+		f.m.Between(far, near).Cut()
+	}
+	f.fill(near, far)
+	for _, p := range append(spool, raft...) {
+		if spool == nil {
+			_, err := f.m.Operator(f.victim).Raft.Snapshot(f.ctx, &adminv1.SnapshotRequest{})
+			f.note("snapshot of %s: %v", f.victim, err)
+			f.change(near)
+		}
+		f.trickle(near, far)
+		f.halt(f.chance.IntN(2) == 0 || strings.HasPrefix(p.name, inMemory))
+		w, ok := p.find(f.m.Data(f.victim, ""))
+		if !ok {
+			f.note("nothing to damage: %s", p.name)
+			f.begin(nil)
+			continue
+		}
+		f.note("worst place: %s", p.name)
+		f.inflict(w)
+		if f.t.Failed() || spool == nil && !f.sameDirectory() {
+			return
+		}
+	}
+	f.finish()
+}
+
+// bits are places by offset from somewhere in a file.
+type bits map[string]int64
+
+// spoolPlaces are those of journal and index.
+func spoolPlaces() (all []place) {
+	head := bits{"check sum": 0, "check sum of the payload": 4, "type": 8, "filler": 9, "length": 12, "length, high byte": 15,
+		"sequence": 16, "sequence, high byte": 23, "what is synced": 24, "what is synced, high byte": 31, "payload": recordHead}
+	for which, pick := range map[string]func([]record) record{
+		"first record":  func(r []record) record { return r[0] },
+		"middle record": func(r []record) record { return r[len(r)/2] },
+		"last record":   func(r []record) record { return r[len(r)-1] },
+	} {
+		for field, offset := range head {
+			all = append(all, place{which + ": " + field, inJournal(false, func(file string, r []record) (wound, bool) {
+				if len(r) == 0 {
+					return wound{}, false
+				}
+				return flip("the journal", file, pick(r).at+offset, 0), true
+			})})
+		}
+	}
+	frame := bits{"word": 0, "version": 8, "check sum": 12, "id": 16, "number": 32, "size": 40, "size, high byte": 47, "first sequence": 48}
+	for field, offset := range frame {
+		for _, sealed := range []bool{false, true} {
+			all = append(all, place{fmt.Sprintf("head of a segment, %v: %s", sealed, field), inJournal(sealed, func(file string, _ []record) (wound, bool) {
+				return flip("the journal", file, offset, 1), true
+			})})
+		}
+		all = append(all, place{"copy of the head: " + field, inJournal(true, func(file string, _ []record) (wound, bool) {
+			return flip("the journal", file, sizeOf(file)-segmentHead+offset, 1), true
+		})})
+	}
+	for field, offset := range (bits{"check sum": 0, "length": 12, "sequence": 16, "end": 32, "end, high byte": 39, "records": 40}) {
+		all = append(all, place{"seal: " + field, inJournal(true, func(file string, _ []record) (wound, bool) {
+			return flip("the journal", file, sizeOf(file)-2*segmentHead+offset, 1), true
+		})})
+	}
+	for name, back := range (bits{"in the last record": 1, "behind the last record": 0, "in the tail": -5000}) {
+		all = append(all,
+			place{"bit " + name, inJournal(false, func(file string, r []record) (wound, bool) {
+				at := endOf(r) - back
+				return flip("the journal", file, at, 3), at < sizeOf(file)
+			})},
+			place{"noise " + name, inJournal(false, func(file string, r []record) (wound, bool) {
+				at := endOf(r) - back
+				return garble("the journal", file, at, bytes.Repeat([]byte{0x5a}, sector), "noise"), at < sizeOf(file)
+			})},
+			place{"cut " + name, inJournal(false, func(file string, r []record) (wound, bool) {
+				return cut("the journal", file, endOf(r)-back), true
+			})})
+	}
+	for _, sealed := range []bool{false, true} {
+		for name, size := range (bits{"nothing": 0, "half a head": 40, "a head": segmentHead, "all but a byte": -1, "all but the copy of the head": -segmentHead, "all but the seal": -2 * segmentHead}) {
+			all = append(all, place{fmt.Sprintf("of a segment, %v, is left: %s", sealed, name), inJournal(sealed, func(file string, _ []record) (wound, bool) {
+				if size < 0 {
+					return cut("the journal", file, sizeOf(file)+size), true
+				}
+				return cut("the journal", file, size), true
+			})})
+		}
+	}
+	for name, file := range map[string]string{"table": "*.sst", "list of tables": "MANIFEST", "keys": "KEYREGISTRY", inMemory: "*.mem", "value log": "*.vlog", "discard": "DISCARD"} {
+		for what, at := range (bits{"first byte": 0, "fourth byte": 4, "eighth byte": 8, "twelfth byte": 12, "sixteenth byte": 16, "21st byte": 20, "last byte": -1, "fifth to last": -5, "ninth to last": -9, "twelfth to last": -12, "middle": 1 << 40}) {
+			all = append(all, place{name + ": " + what, inIndex(file, func(file string, used int64) (wound, bool) {
+				at := offset(at, used)
+				return flip("the index", file, at, int(at)%8), at >= 0 && at < used
+			})})
+		}
+		for what, size := range (bits{"nothing": 0, "seven bytes": 7, "half": 1 << 40, "all but a byte": -1}) {
+			all = append(all, place{name + ", left: " + what, inIndex(file, func(file string, used int64) (wound, bool) {
+				at := offset(size, used)
+				return cut("the index", file, at), at >= 0 && at < used
+			})})
+		}
+	}
+	return all
+}
+
+// offset is a place from the beginning, the end, or in the middle of what is used.
+func offset(at, used int64) int64 {
+	switch {
+	case at < 0:
+		return used + at
+	case at == 1<<40:
+		return used / 2
+	}
+	return at
+}
+
+func endOf(r []record) int64 {
+	if len(r) == 0 {
+		return segmentHead
+	}
+	return r[len(r)-1].at + r[len(r)-1].size
+}
+
+// inJournal finds the segment that was written to last, or one that is sealed.
+func inJournal(sealed bool, in func(file string, r []record) (wound, bool)) func(string) (wound, bool) {
+	return func(data string) (wound, bool) {
+		files := filesBelow(data, "spool/journal/*.segment")
+		if len(files) == 0 || sealed && len(files) < 2 {
+			return wound{}, false
+		}
+		file := files[len(files)-1]
+		if sealed {
+			file = files[0]
+		} else if len(recordsOf(file)) == 0 && len(files) > 1 {
+			file = files[len(files)-2]
+		}
+		return in(file, recordsOf(file))
+	}
+}
+
+func inIndex(pattern string, in func(file string, used int64) (wound, bool)) func(string) (wound, bool) {
+	return func(data string) (wound, bool) {
+		files := filesBelow(data, filepath.Join("spool/index", pattern))
+		if len(files) == 0 {
+			return wound{}, false
+		}
+		file := files[len(files)-1]
+		used := sizeOf(file)
+		if pattern == "*.mem" || pattern == "DISCARD" {
+			used = max(written(file), 24)
+		}
+		return in(file, used)
+	}
+}
+
+const logPage = 4096
+
+// raftPlaces are those of the log, the votes and the snapshots.
+func raftPlaces() (all []place) {
+	inLog := func(name string, find func(b []byte) int64) {
+		all = append(all, place{"Raft log: " + name, func(data string) (wound, bool) {
+			file := filepath.Join(data, "raft", "raft.db")
+			b, err := os.ReadFile(file)
+			if err != nil || len(b) < 4*logPage {
+				return wound{}, false
+			}
+			at := find(b)
+			return flip("the Raft log", file, at, int(at)%8), at >= 0 && at < int64(len(b))
+		}})
+	}
+	newest := func(b []byte) int64 { // the head that counts
+		if binary.NativeEndian.Uint64(b[16+48:]) > binary.NativeEndian.Uint64(b[logPage+16+48:]) {
+			return 0
+		}
+		return logPage
+	}
+	page := func(b []byte, field int64) int64 {
+		return int64(binary.NativeEndian.Uint64(b[newest(b)+16+field:])) * logPage
+	}
+	for name, field := range (bits{"magic": 0, "version": 4, "page size": 8, "root page": 16, "free list": 32, "high water": 40, "transaction": 48, "check sum": 56}) {
+		inLog("newer head: "+name, func(b []byte) int64 { return newest(b) + 16 + field })
+		inLog("older head: "+name, func(b []byte) int64 { return logPage - newest(b) + 16 + field })
+	}
+	for name, field := range (bits{"id": 0, "kind": 8, "count": 10, "overflow": 12, "first element": 16, "its position": 20, "its key's size": 24, "its value's size": 28, "a key": 4000}) {
+		inLog("root page: "+name, func(b []byte) int64 { return page(b, 16) + field })
+	}
+	for name, field := range (bits{"id": 0, "kind": 8, "count": 10, "overflow": 12, "first free page": 16}) {
+		inLog("list of free pages: "+name, func(b []byte) int64 { return page(b, 32) + field })
+	}
+	for _, key := range []string{"CurrentTerm", "LastVoteTerm", "LastVoteCand", "truc.summed-from"} {
+		for name, behind := range (bits{"name": -1, "value": 0, "last byte": 7, "check sum": 9}) {
+			inLog(key+": "+name, func(b []byte) int64 {
+				return int64(bytes.LastIndex(b, []byte(key))+len(key)) + behind
+			})
+		}
+	}
+	cutAt := func(pattern, of, name string, size int64) {
+		all = append(all, place{fmt.Sprintf("%s, left: %s", of, name), func(data string) (wound, bool) {
+			files := filesBelow(data, pattern)
+			if len(files) == 0 {
+				return wound{}, false
+			}
+			file := files[len(files)-1]
+			at := offset(size, sizeOf(file))
+			return cut(of, file, at), at >= 0 && at < sizeOf(file)
+		}})
+	}
+	for name, size := range (bits{"nothing": 0, "a page": logPage, "two pages": 2 * logPage, "half": 1 << 40, "all but a page": -logPage, "all but a byte": -1}) {
+		cutAt("raft/raft.db", "the Raft log", name, size)
+	}
+	inFile := func(pattern, of, name string, find func(b []byte) int64) {
+		all = append(all, place{of + ": " + name, func(data string) (wound, bool) {
+			files := filesBelow(data, pattern)
+			if len(files) == 0 {
+				return wound{}, false
+			}
+			file := files[len(files)-1]
+			b, err := os.ReadFile(file)
+			at := find(b)
+			return flip(of, file, at, 1), err == nil && at >= 0 && at < int64(len(b))
+		}})
+	}
+	const snapshot = "a Raft snapshot"
+	for _, word := range []string{`"Index":`, `"Term":`, `"ConfigurationIndex":`, `"Size":`, `"CRC":"`, `"Address":"`, `"ID":"`, `"Suffrage":`} {
+		inFile("raft/snapshots/*/meta.json", snapshot, word, func(b []byte) int64 { return int64(bytes.Index(b, []byte(word)) + len(word)) })
+	}
+	for name, at := range (bits{"magic": 0, "format": 11, "type of the head": 12, "length": 13, "length, low byte": 16, "index": 24, "time": 30, "last": -1, "check sum": -3, "middle": 1 << 40}) {
+		inFile("raft/snapshots/*/state.bin", snapshot, "state: "+name, func(b []byte) int64 { return offset(at, int64(len(b))) })
+	}
+	inFile("raft/snapshots/*/sum", snapshot, "sum", func([]byte) int64 { return 2 })
+	for name, size := range (bits{"nothing": 0, "half": 1 << 40, "all but a byte": -1}) {
+		for _, file := range []string{"state.bin", "meta.json", "sum"} {
+			cutAt("raft/snapshots/*/"+file, snapshot, file+" "+name, size)
+		}
+		cutAt("raft/applied", "a relay's small files", "applied "+name, size)
+		cutAt("raft.member", "a relay's small files", "member "+name, size)
+	}
+	for name, at := range (bits{"index": 0, "index, low byte": 7, "check sum": 9}) {
+		inFile("raft/applied", "a relay's small files", "applied: "+name, func([]byte) int64 { return at })
+	}
+	return all
+}
