@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -172,11 +173,12 @@ func (r *review) act(ctx context.Context, verdicts []*verdict) error {
 		if r.told != nil {
 			r.told(v.record.ID, v.finding(r.relay))
 		}
-		if v.routes.empty() && !v.forget() {
+		forget := v.forget() && slices.Contains(v.record.Holders, r.relay)
+		if v.routes.empty() && !forget {
 			continue
 		}
 		group.Go(func() error {
-			r.k.resend(ctx, v.record, &v.routes, r.relay, v.forget())
+			r.k.resend(ctx, v.record, &v.routes, r.relay, forget)
 			return nil
 		})
 	}

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -30,7 +31,10 @@ const (
 func (k *Keeper) makeCopies(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	c := copying{k: k, issued: make(map[envelope.ID]issue), refused: make(map[envelope.ID][]routing.RelayID)}
+	c := copying{
+		k: k, issued: make(map[envelope.ID]issue), refused: make(map[envelope.ID][]routing.RelayID),
+		asked: make(map[envelope.ID]time.Time), silent: make(map[routing.RelayID]bool),
+	}
 	for ctx.Err() == nil {
 		changed, added := k.Directory.Changed(), k.Spool.SoleChanged()
 		start := k.Clock()
@@ -67,6 +71,10 @@ type copying struct {
 	// refused are relays that gave back the duty to make a copy: they do not take
 	// this envelope, and would be asked without end.
 	refused map[envelope.ID][]routing.RelayID
+	// asked is when the relays of stray deliveries were asked after them; silent
+	// are those that did not answer in this look.
+	asked  map[envelope.ID]time.Time
+	silent map[routing.RelayID]bool
 }
 
 // issue is when a copy was wanted, and where.
@@ -75,9 +83,9 @@ type issue struct {
 	relay routing.RelayID
 }
 
-// maxRefused bounds how many envelopes are remembered as refused somewhere;
-// beyond, all of them are tried again.
-const maxRefused = 10_000
+// maxRemembered bounds how many envelopes are remembered as refused somewhere, or
+// asked after; beyond, all of them are tried again.
+const maxRemembered = 10_000
 
 // look goes through a part of the list, and says how long to wait for the next
 // look, and whether an addition is a reason to look earlier.
@@ -106,6 +114,7 @@ func (c *copying) look(ctx context.Context, now time.Time) (wait time.Duration, 
 			delete(c.issued, id)
 		}
 	}
+	clear(c.silent)
 	wait, listen = k.ReviewEvery, true
 	first := c.after == 0
 	for read := 0; read < soleWindow && ctx.Err() == nil; {
@@ -159,7 +168,7 @@ func (c *copying) underWay(ctx context.Context, id envelope.ID, relay routing.Re
 	if slices.Contains(bare(record), relay) {
 		return true
 	}
-	if len(c.refused) >= maxRefused {
+	if len(c.refused) >= maxRemembered {
 		clear(c.refused)
 	}
 	c.refused[id] = append(c.refused[id], relay)
@@ -188,7 +197,7 @@ func (c *copying) consider(ctx context.Context, view routing.View, e envelope.So
 	}
 	age := now.Sub(e.Since)
 	k.reclaim(ctx, record, view)
-	if k.adopt(ctx, record, view, now) {
+	if c.adopt(ctx, record, view, now) {
 		return
 	}
 	delivering := false
@@ -263,19 +272,50 @@ func (k *Keeper) wantCopy(ctx context.Context, view routing.View, record *envelo
 	return fact.Relay, true
 }
 
-// adopt sends again what is in custody of nobody who is known: deliveries that
-// are elsewhere, of an envelope that no other relay has.
-func (k *Keeper) adopt(ctx context.Context, record *envelope.Record, view routing.View, now time.Time) bool {
-	var routes routes
+// adopt looks after deliveries that are elsewhere, of an envelope that no other
+// relay has. Where they went it is asked first: it may have had the envelope
+// before, from another ingress, and have let it go because they had ended. What
+// is in custody of nobody who is known is sent again. It reports whether
+// anything has changed.
+func (c *copying) adopt(ctx context.Context, record *envelope.Record, view routing.View, now time.Time) bool {
+	k := c.k
+	strays := make(map[routing.RelayID]*matter)
 	for i := range record.Deliveries {
-		d := &record.Deliveries[i]
-		home := homeOf(view, d.Agency)
-		if d.Place == envelope.Elsewhere && home != "" && now.Sub(d.UpdatedAt) >= young {
-			routes.again(d, home, home == k.Self)
+		if d := &record.Deliveries[i]; d.Place == envelope.Elsewhere {
+			if strays[d.Home] == nil {
+				strays[d.Home] = &matter{record: record}
+			}
+			strays[d.Home].concerned = append(strays[d.Home].concerned, d)
+		}
+	}
+	if len(strays) == 0 || now.Sub(c.asked[record.ID]).Abs() < young {
+		return false
+	}
+	if len(c.asked) >= maxRemembered {
+		clear(c.asked)
+	}
+	c.asked[record.ID] = now
+	changed := false
+	var routes routes
+	for _, relay := range slices.Sorted(maps.Keys(strays)) {
+		r := k.review(relay, nil)
+		if relay != k.Self && stateOf(view, relay).inService() && !c.silent[relay] {
+			err := r.settleMatters(ctx, []*matter{strays[relay]})
+			if err == nil {
+				changed = true
+				continue
+			}
+			c.silent[relay] = true
+			k.Logger.InfoContext(ctx, "relay is silent about an envelope", "envelope", record.ID.String(), "relay", relay, "error", err)
+		}
+		for _, d := range strays[relay].concerned {
+			if home := homeOf(view, d.Agency); home != "" && now.Sub(d.UpdatedAt).Abs() >= young {
+				routes.again(d, home, home == k.Self)
+			}
 		}
 	}
 	if routes.empty() {
-		return false
+		return changed
 	}
 	k.resend(ctx, record, &routes, "", false)
 	return true

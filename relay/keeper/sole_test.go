@@ -181,6 +181,23 @@ func TestAloneCostsNothing(t *testing.T) {
 	})
 }
 
+// Where they went knows how they ended, though it has let the envelope go: it had
+// it from another ingress.
+func TestStraysThatHaveEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		id := w.put(1, func(r *envelope.Record) { r.Deliveries = []envelope.Delivery{at("H29", envelope.Elsewhere, "nam")} })
+		w.others.up("nam", id, without(ended("H29", done, 0)))
+		stop := w.run()
+		defer stop()
+		time.Sleep(3 * time.Second)
+		w.want(id, "H29", envelope.Settled, "nam")
+		if n := len(w.copies()); n > 0 {
+			t.Errorf("%d copies were wanted of what has ended", n)
+		}
+	})
+}
+
 // Deliveries that nobody is known to have are sent again.
 func TestOrphans(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
