@@ -49,15 +49,19 @@ func openBadger(cfg Config) (*badgerDisk, error) {
 	return &badgerDisk{db: db, dir: cfg.Dir}, nil
 }
 
-// dropUnborn removes logs of memory tables that were made and have not got their
-// size, by a kill or a cut of the power right then: nothing was written to them,
-// and badger would open no index beside one.
+// dropUnborn removes logs of memory tables and of values that were made and have
+// not got their size, by a kill or a cut of the power right then: nothing was
+// written to them, and badger would open no index beside one.
 func dropUnborn(dir string) error {
-	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	tables, err := filepath.Glob(filepath.Join(dir, "*.mem"))
 	if err != nil {
 		return err
 	}
-	for _, log := range logs {
+	values, err := filepath.Glob(filepath.Join(dir, "*.vlog"))
+	if err != nil {
+		return err
+	}
+	for _, log := range append(tables, values...) {
 		info, err := os.Stat(log)
 		if err == nil && info.Size() == 0 {
 			err = os.Remove(log)

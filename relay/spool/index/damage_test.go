@@ -271,8 +271,10 @@ func TestALogWithoutSizeIsNoDamage(t *testing.T) {
 	t.Parallel()
 	const written = 120
 	dir := writeKilled(t, written)
-	if err := os.WriteFile(filepath.Join(dir, "00099.mem"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"00099.mem", "000099.vlog"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if got, err := reopen(t, dir, written, "unborn"); got != "whole" || err != nil {
 		t.Errorf("the index is %s, %v", got, err)
