@@ -50,7 +50,7 @@ func TestIsolation(t *testing.T) {
 	a.together()
 	begun, faults := time.Now(), 0
 	if tally.Long() {
-		for order := []int(nil); time.Since(begun) < 3*time.Minute+30*time.Second; faults++ {
+		for order := []int(nil); time.Since(begun) < 2*time.Minute+45*time.Second; faults++ {
 			if len(order) == 0 { // each once before any again
 				order = a.random.Perm(len(plan))
 			}
