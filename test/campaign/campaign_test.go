@@ -59,8 +59,10 @@ type campaign struct {
 	sending sync.WaitGroup
 	gate    sync.RWMutex  // senders hold it to read, so that they can be stopped for a while
 	enough  chan struct{} // closed when senders are to end
-	steady  chan struct{} // closed when recipients are to behave
 	number  atomic.Int64  // of documents
+	// wild ends, by behave, when recipients are to behave.
+	wild   context.Context
+	behave context.CancelFunc
 
 	mu       sync.Mutex // owns what follows
 	notes    map[string]int
@@ -89,8 +91,7 @@ func start(t *testing.T, l load) *campaign {
 		t.Parallel() // they mostly wait
 	}
 	seed := tally.Seed(t)
-	c := &campaign{t: t, seed: seed, desks: map[string]*desk{}, disksLost: l.disksLost, notes: map[string]int{},
-		enough: make(chan struct{}), steady: make(chan struct{})}
+	c := &campaign{t: t, seed: seed, desks: map[string]*desk{}, disksLost: l.disksLost, notes: map[string]int{}, enough: make(chan struct{})}
 	var list []dev.Relay
 	csv := strings.Builder{}
 	csv.WriteString("code,name,tier,parent_code,home,standby\n")
@@ -112,6 +113,7 @@ func start(t *testing.T, l load) *campaign {
 		}})
 	c.begun = time.Now()
 	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.wild, c.behave = context.WithCancel(c.ctx)
 	t.Cleanup(func() { // before the mesh ends
 		c.stop()
 		c.sending.Wait()

@@ -92,12 +92,12 @@ func (d *desk) receive(r *rand.Rand, unsteady bool) {
 				}
 				break
 			}
-			d.take(ctx, arrival, unsteady && !d.c.isSteady() && r.IntN(20) == 0)
+			d.take(ctx, arrival, unsteady && d.c.wild.Err() == nil && r.IntN(20) == 0)
 		}
 		crashed := ctx.Err() != nil
 		cancel()
 		_ = client.Close()
-		if crashed && d.c.ctx.Err() == nil && !d.c.isSteady() && r.IntN(3) == 0 {
+		if crashed && d.c.ctx.Err() == nil && d.c.wild.Err() == nil && r.IntN(3) == 0 {
 			d.away(between(r, 0, 4*time.Second))
 		}
 	}
@@ -105,11 +105,10 @@ func (d *desk) receive(r *rand.Rand, unsteady bool) {
 
 // session is how long a recipient goes on.
 func (d *desk) session(r *rand.Rand, unsteady bool) (context.Context, context.CancelFunc) {
-	if !unsteady || d.c.isSteady() {
+	if !unsteady || d.c.wild.Err() != nil {
 		return context.WithCancel(d.c.ctx)
 	}
-	ctx, cancel := context.WithTimeout(d.c.ctx, between(r, 300*time.Millisecond, 8*time.Second))
-	return ctx, cancel
+	return context.WithTimeout(d.c.wild, between(r, 300*time.Millisecond, 8*time.Second))
 }
 
 // away waits, but not longer than until recipients behave.
@@ -118,16 +117,7 @@ func (d *desk) away(pause time.Duration) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-d.c.steady:
-	}
-}
-
-func (c *campaign) isSteady() bool {
-	select {
-	case <-c.steady:
-		return true
-	default:
-		return false
+	case <-d.c.wild.Done():
 	}
 }
 
@@ -162,7 +152,7 @@ func (d *desk) receiveByProcess(r *rand.Rand) {
 			return
 		}
 		var timer *time.Timer
-		if !d.c.isSteady() {
+		if d.c.wild.Err() == nil {
 			timer = time.AfterFunc(between(r, 500*time.Millisecond, 10*time.Second), func() {
 				if cmd.Process.Kill() == nil {
 					d.c.note("recipient's connector killed")

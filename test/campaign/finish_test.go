@@ -20,7 +20,7 @@ func (c *campaign) finish() {
 	c.ended()
 	close(c.enough)
 	c.sending.Wait()
-	close(c.steady)
+	c.behave()
 	began := time.Now()
 	c.emptyOutboxes()
 	c.awaitPromised()
@@ -50,6 +50,14 @@ func (c *campaign) finish() {
 	}
 }
 
+// patience is shorter once something is wrong anyway.
+func (c *campaign) patience() time.Duration {
+	if c.t.Failed() {
+		return patience / 10
+	}
+	return patience
+}
+
 // emptyOutboxes waits until nobody has to keep anything any more.
 func (c *campaign) emptyOutboxes() {
 	for code, d := range c.desks {
@@ -77,7 +85,7 @@ func (c *campaign) emptyOutboxes() {
 
 // awaitPromised waits until every document is where it was promised to be.
 func (c *campaign) awaitPromised() {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(c.patience())
 	for {
 		lacks, _ := c.history.Missing()
 		lacks = slices.DeleteFunc(lacks, func(l history.Lack) bool { return c.desks[l.Recipient].saved(l.ID) })
@@ -147,7 +155,7 @@ func (c *campaign) awaitReleased() {
 
 // audit is what an operator runs.
 func (c *campaign) audit() error {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(c.patience())
 	for {
 		ran := c.m.TryRelayctl("audit", "-o", "json")
 		if ran.Code == 0 {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -211,7 +212,8 @@ func (o *operations) lose() error {
 			cut = append(cut, c.m.Between(id, other)...)
 		}
 		cut.Cut()
-		c.rest(between(o.r, 500*time.Millisecond, tally.Pick[time.Duration](3000, 6000)*time.Millisecond))
+		o.handInAt(id)
+		c.rest(between(o.r, 0, tally.Pick[time.Duration](1000, 5000)*time.Millisecond))
 	}
 	hit := o.lost.Inject()
 	c.m.KillRelay(id)
@@ -238,6 +240,30 @@ func (o *operations) lose() error {
 	hit.Survived()
 	c.logf("%s is back, empty; it carried a document after %s", id, time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// handInAt hands in at a relay, by the outboxes of agencies at home there.
+func (o *operations) handInAt(id string) {
+	c := o.c
+	var handing sync.WaitGroup
+	for i, code := range c.codes {
+		if d := c.desks[code]; relays[i%len(relays)] == id && d.outbox != nil {
+			p := c.write(code, mesh.Files{"a.bin": content(o.r, 2000)}, c.recipients(o.r, code)...)
+			handing.Go(func() {
+				client := d.only(id, 5*time.Second)
+				defer client.Close()
+				outbox, err := agency.OpenOutbox(agency.OutboxConfig{Dir: d.outboxDir(), Client: client})
+				if err != nil {
+					c.wrong("outbox of %s: %v", code, err)
+					return
+				}
+				if receipt, _ := p.hand(client, outbox, 10*time.Second); receipt != nil && receipt.Relay == id {
+					c.note("accepted by a relay that is lost soon after")
+				}
+			})
+		}
+	}
+	handing.Wait()
 }
 
 // reviewed is how long relays need at most to find out what a lost one held.

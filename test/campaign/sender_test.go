@@ -98,6 +98,7 @@ func (c *campaign) recipients(r *rand.Rand, from string) (to []string) {
 
 // send is one sender's life.
 func (c *campaign) send(r *rand.Rand, pause time.Duration) {
+	var earlier []*paper
 	for {
 		c.gate.RLock()
 		from := c.codes[r.IntN(len(c.codes))]
@@ -107,10 +108,15 @@ func (c *campaign) send(r *rand.Rand, pause time.Duration) {
 			c.sendChanging(c.write(from, mesh.Files{"a.bin": bytes}, to...), r)
 		case k < 6 && d.outbox != nil:
 			c.sendByProcess(d, bytes, to, r)
-		case k < 16:
-			c.sendTwice(c.write(from, mesh.Files{"a.bin": bytes}, to...), r)
+		case k < 12:
+			p := c.write(from, mesh.Files{"a.bin": bytes}, to...)
+			p.hand(p.from.client, nil, between(r, time.Millisecond, time.Second))
+			p.again(r)
+		case k < 24 && len(earlier) > 0:
+			earlier[r.IntN(len(earlier))].again(r)
 		default:
 			p := c.write(from, mesh.Files{"a.bin": bytes}, to...)
+			earlier = append(earlier, p)[max(0, len(earlier)-9):]
 			p.hand(p.from.client, p.from.outbox, between(r, 500*time.Millisecond, 20*time.Second))
 		}
 		c.gate.RUnlock()
@@ -164,15 +170,15 @@ func (p *paper) promised(id envelope.ID) {
 	p.c.promised = append(p.c.promised, promise{p.from, id, len(p.document.Header.GetRecipients())})
 }
 
-// sendTwice gives up a document soon, as when the sender's program crashes, and
-// hands it in again at some relay, as the next start of the program does.
-func (c *campaign) sendTwice(p *paper, r *rand.Rand) {
-	p.hand(p.from.client, nil, between(r, time.Millisecond, time.Second))
-	for range 1 + r.IntN(3) {
+// again hands a document in once more, at some relays, as a program does that
+// crashed, or one that is careful: whether it was promised, is on its way or was
+// taken long ago.
+func (p *paper) again(r *rand.Rand) {
+	for range 1 + r.IntN(2) {
 		client := p.from.only(relays[r.IntN(len(relays))], time.Second)
 		p.hand(client, nil, 10*time.Second)
 		_ = client.Close()
-		c.note("handed in again at some relay")
+		p.c.note("handed in again at some relay")
 	}
 }
 
