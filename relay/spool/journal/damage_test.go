@@ -56,6 +56,7 @@ func (w written) check(t *testing.T, j *journal.Journal, what string) (missing i
 	for _, r := range replayAll(t, j) {
 		got[r.Position] = string(r.Payload)
 	}
+	whole := len(got)
 	damage := j.Damage()
 	for i, p := range w.at {
 		c, ok := got[p]
@@ -83,6 +84,23 @@ func (w written) check(t *testing.T, j *journal.Journal, what string) (missing i
 	for p, c := range got {
 		if c != "the last one" {
 			t.Fatalf("%s: %.20q at %v was never written", what, c, p)
+		}
+	}
+	// An index that reflects a record goes on behind it, whatever became of it.
+	for i := len(w.at) - 1; i >= 0; i -= 4 {
+		behind, before := 0, 0
+		must(t, j.Replay(w.at[i], func(r journal.Record) error {
+			behind++
+			return nil
+		}))
+		must(t, j.Replay(journal.Position{}, func(r journal.Record) error {
+			if r.Compare(w.at[i]) < 0 {
+				before++
+			}
+			return nil
+		}))
+		if before+behind != whole {
+			t.Fatalf("%s: %d records before %v and %d from there on, there are %d", what, before, w.at[i], behind, whole)
 		}
 	}
 	return missing

@@ -108,9 +108,8 @@ func (j *Journal) replay(from Position, fn func(Record) error) error {
 		}
 		w := &walker{s: s, off: segmentHead, limit: s.end.Load(), expect: s.first, ceiling: s.next.Load()}
 		if s.number == from.Segment && from.Offset > segmentHead {
-			if from.Offset > w.limit {
-				return fmt.Errorf("from %s: %w", from, ErrAhead)
-			}
+			// Behind the limit it may be: there are later segments then, and this
+			// one was cut short before from, which is damage that Open has found.
 			w.off, w.expect = from.Offset, 0
 		}
 		if err := j.replaySegment(w, fn); err != nil {
