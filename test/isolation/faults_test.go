@@ -193,7 +193,9 @@ func (a *attack) alone(site int) {
 	a.othersGoOn(site)
 	a.writes(a.next(site))
 	a.refuses(site)
-	a.some(tally.Pick(2*time.Second, 10*time.Second))
+	if a.some(tally.Pick(2*time.Second, 12*time.Second)); tally.Long() {
+		a.local(site) // by now it knows that no other can be reached
+	}
 	a.single(begun, site)
 }
 
@@ -205,7 +207,8 @@ func (a *attack) apart() {
 		a.local(site)
 	}
 	a.refuses(a.random.IntN(len(a.ids)))
-	a.some(5 * time.Second)
+	a.some(10 * time.Second)
+	a.local(a.random.IntN(len(a.ids)))
 	a.single(begun, 0, 1, 2)
 }
 
