@@ -51,6 +51,7 @@ type feeder struct {
 
 	sweepWanted bool      // the directory changed since the last sweep
 	sweepAfter  time.Time // not before
+	passedOver  bool      // an entry was under way when the last sweep came by
 
 	work sync.WaitGroup
 	wake chan struct{} // holds one token when ended was added to
@@ -342,6 +343,9 @@ func (fd *feeder) collect() {
 		// a large one that was skipped.
 		if !e.gone || (e.large && fd.skipped > 0) {
 			fd.again = true
+		}
+		if !e.gone && fd.passedOver {
+			fd.sweepWanted = true
 		}
 		// The page was read before it ended.
 		fd.page = slices.DeleteFunc(fd.page, func(q envelope.QueueEntry) bool { return q.ID == e.id })

@@ -21,8 +21,8 @@ const sweepFacts = 32
 
 // sweep goes through the whole queue after a change of the directory and
 // reroutes the recipients that have another home now; those that flow would be
-// rerouted at their offer, but not those that wait. It returns when to sweep
-// next.
+// rerouted at their offer, but not those that wait. What is under way meanwhile
+// may come back to wait: then it sweeps again. It returns when to sweep next.
 func (fd *feeder) sweep(ctx context.Context) (next time.Time) {
 	if !fd.sweepWanted {
 		return time.Time{}
@@ -31,7 +31,7 @@ func (fd *feeder) sweep(ctx context.Context) (next time.Time) {
 	if start.Before(fd.sweepAfter) {
 		return fd.sweepAfter
 	}
-	fd.sweepWanted = false
+	fd.sweepWanted, fd.passedOver = false, false
 	abandoned := fd.abandoned()
 	for _, lane := range fd.lanes {
 		at := before(lane)
@@ -59,6 +59,7 @@ func (fd *feeder) sweepPage(ctx context.Context, page []envelope.QueueEntry, aba
 	facts.SetLimit(sweepFacts)
 	for _, e := range page {
 		if fd.underWay[e.ID] {
+			fd.passedOver = true
 			continue
 		}
 		facts.Go(func() error {

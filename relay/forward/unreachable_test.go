@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/forward"
 	"github.com/truclienthong/truc/routing"
@@ -144,6 +145,27 @@ func TestDeadDestinationStopsOnlyItself(t *testing.T) {
 		if took := time.Since(before); took > time.Second {
 			t.Errorf("it took %s", took)
 		}
+	})
+}
+
+// Its destination is given up as lost while an envelope is being offered there:
+// the recipient's new home gets it, though the sweep found it under way.
+func TestLostWhileOffered(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, trung, nam}, func(t *testing.T, m *mesh) {
+		offered, hole := make(chan struct{}), make(chan struct{})
+		m.nodes[nam].spool.onBegin = func(envelope.ID) error {
+			close(offered)
+			<-hole
+			return errors.New("too late")
+		}
+		defer close(hole)
+		m.start()
+		id := m.nodes[bac].send("1", atNam)
+		<-offered
+		m.move(atNam, trung)
+		pass(0) // the sweep
+		m.change(&directoryv1.Command{Change: &directoryv1.Command_RetireRelay{RetireRelay: &directoryv1.RetireRelay{RelayId: string(nam), Lost: true}}})
+		until(t, "delivered", func() bool { return m.nodes[trung].has(id, atNam) })
 	})
 }
 
