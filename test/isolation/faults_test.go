@@ -115,7 +115,7 @@ var plan = []fault{
 		}
 		return func() {}
 	}},
-	{"connections forgotten by a firewall", "forgotten to a document from and to every site", func(a *attack, _ int) func() {
+	{"connections forgotten by a firewall", "forgotten to all delivered", func(a *attack, _ int) func() {
 		a.f.filter(a.f.forgotten()...)
 		for site := range a.ids {
 			a.must(a.delivers(a.random, a.at(site, 0), a.at(a.next(site), 1)))
