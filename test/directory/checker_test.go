@@ -47,3 +47,52 @@ func TestChecker(t *testing.T) {
 		}
 	}
 }
+
+// silent is a test that may be failed.
+type silent struct{ testing.TB }
+
+func (silent) Errorf(string, ...any) {}
+
+// What holds over all keys is checked, and only that.
+func TestCheckerOverKeys(t *testing.T) {
+	x, y := key{rules, "x"}, key{rules, "y"}
+	write := func(from, to int64, k key, v verb, version uint64) porcupine.Operation {
+		return porcupine.Operation{Input: call{k, v, row{}}, Output: &answer{version: version}, Call: from, Return: to}
+	}
+	history := []porcupine.Operation{write(0, 1, x, put, 2), write(2, 3, y, put, 3), write(4, 5, x, put, 4), write(6, 7, y, remove, 5)}
+	is := func(xVersion, yVersion uint64) sight {
+		rows := map[key]row{}
+		for k, v := range map[key]uint64{x: xVersion, y: yVersion} {
+			if v > 0 {
+				rows[k] = row{there: true, version: v}
+			}
+		}
+		return sight{table: rules, rows: rows}
+	}
+	for _, test := range []struct {
+		name    string
+		history []porcupine.Operation
+		sights  []sight
+		want    bool
+	}{
+		{"every version in turn", history, []sight{is(0, 0), is(2, 0), is(2, 3), is(4, 3), is(4, 0)}, true},
+		{"some versions, twice", history, []sight{is(2, 3), is(2, 3), is(4, 0), is(4, 0)}, true},
+		{"back to an earlier version", history, []sight{is(4, 3), is(2, 3)}, false},
+		{"back to nothing", history, []sight{is(2, 3), is(0, 0)}, false},
+		{"back to before a removal", history, []sight{is(4, 0), is(4, 3)}, false},
+		{"the second write without the first", history, []sight{is(0, 3)}, false},
+		{"one key old, the other new", history, []sight{is(2, 0), is(4, 0), is(2, 0)}, false},
+		{"never together", []porcupine.Operation{write(0, 1, x, put, 2), write(2, 3, y, put, 3), write(4, 5, y, put, 4), write(6, 7, x, put, 5)},
+			[]sight{is(5, 3)}, false},
+		{"one version twice", []porcupine.Operation{write(0, 9, x, put, 2), write(0, 9, y, put, 2)}, nil, false},
+		{"later and lower", []porcupine.Operation{write(0, 1, x, put, 3), write(2, 3, y, put, 2)}, nil, false},
+		{"at the same time and lower", []porcupine.Operation{write(0, 5, x, put, 3), write(2, 3, y, put, 2)}, nil, true},
+	} {
+		e := &epoch{t: silent{t}, keys: []key{x, y}, history: test.history, stale: map[string][]sight{"r": test.sights}}
+		e.order()
+		e.prefixes()
+		if got := e.broken == 0; got != test.want {
+			t.Errorf("%s: accepted is %v, want %v", test.name, got, test.want)
+		}
+	}
+}

@@ -17,7 +17,7 @@ import (
 // epoch is a stretch of a run with keys of its own, checked by itself so that
 // histories stay short.
 type epoch struct {
-	t      *testing.T
+	t      testing.TB
 	m      *mesh.Mesh
 	began  time.Time
 	relays []string // that clients ask
@@ -41,7 +41,7 @@ type sight struct {
 // Keys of each table in an epoch.
 var perTable = [tables]int{agencies: 6, groups: 3, rules: 3, relays: 2}
 
-func newEpoch(t *testing.T, m *mesh.Mesh, number int, ids []string) *epoch {
+func newEpoch(t testing.TB, m *mesh.Mesh, number int, ids []string) *epoch {
 	e := &epoch{t: t, m: m, began: time.Now(), relays: ids, results: map[[16]byte]*adminv1.ChangeResponse{},
 		stale: map[string][]sight{}, last: map[key]uint64{}}
 	for in, n := range perTable {
