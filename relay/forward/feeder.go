@@ -143,7 +143,8 @@ func (fd *feeder) ready(e envelope.QueueEntry, now time.Time) bool {
 	if fd.underWay[e.ID] || e.Held {
 		return false
 	}
-	if now.Before(e.NextTry) {
+	// One further ahead than any pause was noted before the clock was put back.
+	if now.Before(e.NextTry) && e.NextTry.Sub(now) <= fd.f.BackoffCap {
 		fd.due = sooner(fd.due, e.NextTry)
 		return false
 	}

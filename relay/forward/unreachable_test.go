@@ -169,6 +169,22 @@ func TestLostWhileOffered(t *testing.T) {
 	})
 }
 
+// A pause that was noted before the clock was put back is over.
+func TestNextTryAfterTheClockWasPutBack(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		id := m.nodes[bac].send("1", atNam)
+		if err := m.nodes[bac].spool.Defer(t.Context(), id, nam, 1, time.Now().Add(240*time.Hour), "broken"); err != nil {
+			t.Fatal(err)
+		}
+		m.start()
+		before := time.Now()
+		until(t, "delivered", func() bool { return m.nodes[nam].has(id, atNam) })
+		if took := time.Since(before); took > time.Minute {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
 // A relay that accepts nothing is left alone until it does.
 func TestNotAcceptingIsWaitedFor(t *testing.T) {
 	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {

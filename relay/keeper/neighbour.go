@@ -242,6 +242,15 @@ func (n *neighbour) pass(ctx context.Context, s state) {
 	}
 }
 
+// ageOf is how long something is on the disk. What lies ahead was noted before
+// the clock was put back: it is no reason to wait until then, and counts as old.
+func ageOf(now, since time.Time) time.Duration {
+	if since.After(now) {
+		return young
+	}
+	return now.Sub(since)
+}
+
 // dueIn chooses what is asked after in a pass: the young always, the older the
 // rarer, up to once in rarest passes, evenly spread by id.
 func dueIn(pass uint64, id envelope.ID, age time.Duration) bool {

@@ -29,7 +29,7 @@ func (r *review) origin(ctx context.Context) error {
 		if record == nil || record.Report || record.FromSender || len(record.Deliveries) == 0 {
 			return nil
 		}
-		age, kept := r.k.Clock().Sub(record.CommittedAt), len(keptIn(record))
+		age, kept := ageOf(r.k.Clock(), record.CommittedAt), len(keptIn(record))
 		if kept == 0 && age < young || !r.due(id, age) {
 			return nil // where nothing is kept, the ingress asks by itself
 		}

@@ -134,7 +134,7 @@ func (c *copying) look(ctx context.Context, now time.Time) (wait time.Duration, 
 			if len(c.issued) >= mostCopies {
 				return min(wait, crowdedPause), false
 			}
-			if age := now.Sub(e.Since); age < k.CopyAfter && reach == others {
+			if age := ageOf(now, e.Since); age < k.CopyAfter && reach == others {
 				// Those behind are younger still.
 				c.after = 0
 				return min(wait, k.CopyAfter-age), false
@@ -195,7 +195,7 @@ func (c *copying) consider(ctx context.Context, view routing.View, e envelope.So
 	if record == nil || record.ContentReleased || record.Copies > 1 {
 		return
 	}
-	age := now.Sub(e.Since)
+	age := ageOf(now, e.Since)
 	k.reclaim(ctx, record, view)
 	if c.adopt(ctx, record, view, now) {
 		return
@@ -309,7 +309,7 @@ func (c *copying) adopt(ctx context.Context, record *envelope.Record, view routi
 			k.Logger.InfoContext(ctx, "relay is silent about an envelope", "envelope", record.ID.String(), "relay", relay, "error", err)
 		}
 		for _, d := range strays[relay].concerned {
-			if home := homeOf(view, d.Agency); home != "" && now.Sub(d.UpdatedAt).Abs() >= young {
+			if home := homeOf(view, d.Agency); home != "" && ageOf(now, d.UpdatedAt) >= young {
 				routes.again(d, home, home == k.Self)
 			}
 		}

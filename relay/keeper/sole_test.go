@@ -143,6 +143,22 @@ func TestRefusedCopy(t *testing.T) {
 	})
 }
 
+// What was accepted before the clock was put back is copied all the same, and so
+// is what stands behind it.
+func TestCopyAfterTheClockWasPutBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.put(1, func(r *envelope.Record) { own(r); r.AcceptedAt = time.Now().Add(240 * time.Hour) })
+		w.put(2, own)
+		stop := w.run()
+		defer stop()
+		time.Sleep(3 * time.Second)
+		if got := w.copies(); len(got) != 2 {
+			t.Errorf("copies: got %v, want one of each", got)
+		}
+	})
+}
+
 // A copy that waits for a relay which goes out of reach is made elsewhere.
 func TestCopyholderGoesDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

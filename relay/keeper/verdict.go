@@ -144,7 +144,7 @@ func (r *review) againIfOld(v *verdict, d *envelope.Delivery) {
 	if since.IsZero() {
 		since = v.record.AcceptedAt
 	}
-	if r.k.Clock().Sub(since) < young {
+	if ageOf(r.k.Clock(), since) < young {
 		v.stays(d, r.relay)
 		return
 	}
