@@ -1,0 +1,242 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/tls"
+)
+
+const operatorHost = "operator"
+
+// patience is how long a mesh may take, on its own clock, to come to rest once
+// everything is mended.
+const patience = 20 * time.Minute
+
+// until waits for a condition, which gives what is missing.
+func (w *world) until(what string, patience time.Duration, missing func() error) bool {
+	last := error(nil)
+	for pause, begun := 250*time.Millisecond, time.Now(); time.Since(begun) < patience; pause = min(2*pause, max(time.Second, time.Since(begun)/8)) {
+		if last = missing(); last == nil {
+			return true
+		}
+		if !w.sleep(pause) {
+			return false
+		}
+	}
+	w.violate("unsettled", "%s: not within %s: %v", what, patience, last)
+	return false
+}
+
+// mend ends everything that was done to the mesh.
+func (w *world) mend() {
+	close(w.healed)
+	w.faults.Wait()
+	w.ledger.leader(true)
+	w.net.heal()
+	for _, n := range w.nodes {
+		n.hold(false)
+		if n.runs() && n.wrong() {
+			n.stopInOrder()
+			n.setRight()
+			if err := n.start(); err != nil {
+				w.violate("stopped", "relay %s does not start: %v", n.id, err)
+			}
+		}
+	}
+	w.say("everything is mended")
+}
+
+// finish waits until the mesh has done what it promised, and looks at what is
+// left on its disks.
+func (w *world) finish(letters []*letter) {
+	sent := make(chan struct{})
+	w.running.Go(func() { w.sending.Wait(); close(sent) })
+	ok := w.until("everything is handed in", patience, func() error {
+		select {
+		case <-sent:
+			return nil
+		default:
+			return errors.New("senders wait")
+		}
+	})
+	for _, d := range w.desks {
+		ok = ok && w.until("the outbox of "+d.plan.code+" is empty", patience, d.emptied)
+	}
+	ok = ok && w.until("everything is delivered", patience, func() error {
+		if lacks, _ := w.history.Missing(); len(lacks) > 0 {
+			return fmt.Errorf("%d deliveries, the first %v", len(lacks), lacks[0])
+		}
+		return nil
+	})
+	if ok {
+		for _, l := range letters {
+			w.until("track of "+l.plan.id+" says done", patience, func() error { return w.tracked(l) })
+		}
+		w.until("the audit balances", patience, w.balanced)
+	}
+	w.explain()
+	w.recovered()
+}
+
+// emptied says what the outbox still keeps.
+func (d *desk) emptied() error {
+	outbox, _ := d.current()
+	waiting, err := outbox.List()
+	if err != nil {
+		return err
+	}
+	if len(waiting) > 0 {
+		return fmt.Errorf("%d documents wait, the first %s (%s): %s", len(waiting), waiting[0].ID, waiting[0].DocumentID, waiting[0].LastError)
+	}
+	aside, err := outbox.SetAside()
+	if err == nil && len(aside) > 0 {
+		d.w.violate("refused", "the outbox of %s has set aside %v", d.plan.code, aside)
+	}
+	return err
+}
+
+// tracked asks as the sender does.
+func (w *world) tracked(l *letter) error {
+	l.sender.mu.Lock()
+	client, ctx := l.sender.client, l.sender.ctx
+	l.sender.mu.Unlock()
+	track, err := client.Track(ctx, l.id)
+	w.mu.Lock()
+	forgot := w.forgetful
+	w.mu.Unlock()
+	if refusal, ok := envelope.AsRefusal(err); ok && forgot && refusal.Has(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
+		return nil // it had ended before, and the memory of it went with a disk
+	}
+	if err != nil {
+		return err
+	}
+	if n := len(track.GetDeliveries()); n != len(l.to) && !forgot {
+		return fmt.Errorf("%d deliveries, want %d", n, len(l.to))
+	}
+	for _, d := range track.GetDeliveries() {
+		if d.GetTransport() != exchangev1.TransportStatus_TRANSPORT_STATUS_DONE {
+			return fmt.Errorf("delivery to %s is %s %s (%s)", d.GetAgencyCode(), d.GetTransport(), d.GetReason(), d.GetNote())
+		}
+	}
+	return nil
+}
+
+// custody is the operator's way to a relay.
+func (w *world) custody(id string) (adminv1.CustodyServiceClient, error) {
+	if w.operator[id] == nil {
+		conn, err := grpc.NewClient("passthrough:///"+addressOf(id), w.net.reach(operatorHost)(tls.ExpectRelay(id))...)
+		if err != nil {
+			return nil, err
+		}
+		w.operator[id] = conn
+	}
+	return adminv1.NewCustodyServiceClient(w.operator[id]), nil
+}
+
+// explain writes into the trace what the relays say of envelopes that are missing.
+func (w *world) explain() {
+	lacks, _ := w.history.Missing()
+	for _, l := range lacks[:min(len(lacks), 3)] {
+		for _, n := range w.nodes {
+			if !n.runs() {
+				continue
+			}
+			custody, err := w.custody(n.id)
+			if err != nil {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+			trace, err := custody.Trace(ctx, &adminv1.TraceRequest{EnvelopeId: l.ID[:]})
+			cancel()
+			if err != nil {
+				w.say("trace of %s at %s: %v", l.ID, n.id, err)
+				continue
+			}
+			for _, d := range trace.GetDeliveries() {
+				w.say("%s at %s: delivery to %s at %s is %s", l.ID, n.id, d.GetAgencyCode(), d.GetHomeRelayId(), d.GetTransport())
+			}
+			for _, e := range trace.GetEvents() {
+				w.say("%s at %s: %.3fs %s %s %s %s %s", l.ID, n.id, e.GetAt().AsTime().Sub(w.begun).Seconds(), e.GetRelayId(), e.GetAction(),
+					e.GetPeerRelayId(), e.GetAgencyCode(), e.GetNote())
+			}
+			break
+		}
+	}
+}
+
+// balanced asks one relay for the audit of the mesh.
+func (w *world) balanced() error {
+	for _, n := range w.nodes {
+		if !n.runs() {
+			continue
+		}
+		custody, err := w.custody(n.id)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+		audit, err := custody.Audit(ctx, &adminv1.AuditRequest{})
+		cancel()
+		if err != nil {
+			return err
+		}
+		return w.unbalanced(audit)
+	}
+	return errors.New("no relay runs")
+}
+
+func (w *world) unbalanced(audit *adminv1.AuditResponse) error {
+	var wrong []string
+	for _, row := range audit.GetRows() {
+		if sum := row.GetDelivered() + row.GetPending() + row.GetExpired() + row.GetRefused() + row.GetRecalled(); sum != row.GetAccepted() {
+			wrong = append(wrong, fmt.Sprintf("relay %s: %d accepted, %d accounted for", row.GetRelayId(), row.GetAccepted(), sum))
+		}
+	}
+	for _, id := range audit.GetMissingEnvelopeIds() {
+		wrong = append(wrong, fmt.Sprintf("envelope %x is missing", id))
+	}
+	for _, f := range audit.GetFindings() {
+		wrong = append(wrong, fmt.Sprintf("relay %s, envelope %x, agency %s: %s", f.GetRelayId(), f.GetEnvelopeId(), f.GetAgencyCode(), f.GetProblem()))
+	}
+	for _, id := range audit.GetSilentRelayIds() {
+		if n := w.node(id); n.runs() {
+			wrong = append(wrong, fmt.Sprintf("relay %s is silent", id))
+		}
+	}
+	if len(wrong) > 0 {
+		return errors.New(strings.Join(wrong, "; "))
+	}
+	return nil
+}
+
+// end stops everything in good order, and proves the disks.
+func (w *world) end() {
+	for _, conn := range w.operator {
+		conn.Close()
+	}
+	for _, n := range w.nodes {
+		if n.runs() {
+			n.stopInOrder()
+		}
+	}
+	w.stop()
+	w.running.Wait()
+	w.sending.Wait()
+	for _, n := range w.nodes {
+		if n.isGone() {
+			continue
+		}
+		if err := n.check(); err != nil {
+			w.violate("unsound", "spool of relay %s: %v", n.id, err)
+		}
+	}
+}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package simulation
+
+// short is how many seeds the short form has.
+const short = 200
