@@ -36,6 +36,10 @@ const module = "github.com/truclienthong/truc/test/"
 // suites are the packages below test/ that break things, quick to find out first.
 var suites = []string{"simulation", "directory", "rot", "power", "isolation", "campaign"}
 
+// worldsShort and worldsLong are how many seeds the simulation runs from the given one
+// on: a seed alone would be one world.
+const worldsShort, worldsLong = 400, 20_000
+
 type options struct {
 	seed  uint64
 	only  string
@@ -165,13 +169,13 @@ func (s suite) run(ctx context.Context, progress io.Writer) (bool, error) {
 		return false, err
 	}
 	defer log.Close()
-	form := "long"
+	form, worlds := "long", worldsLong
 	if s.short {
-		form = "short"
+		form, worlds = "short", worldsShort
 	}
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout", s.limit.String(), module+s.name)
 	cmd.Env = append(os.Environ(), tally.EnvForm+"="+form, fmt.Sprintf("%s=%d", tally.EnvSeed, s.seed),
-		tally.EnvFile+"="+s.tally, "TMPDIR="+s.scratch)
+		tally.EnvFile+"="+s.tally, fmt.Sprintf("TORTURE_SEEDS=%d", worlds), "TMPDIR="+s.scratch)
 	cmd.Stderr = log
 	// Tests clean up behind themselves when they are interrupted, then they end.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
