@@ -23,6 +23,7 @@ func (c *campaign) finish() {
 	c.behave()
 	began := time.Now()
 	c.emptyOutboxes()
+	c.logf("outboxes are empty %s after the load ended", time.Since(began).Round(time.Millisecond))
 	c.awaitPromised()
 	c.logf("everything promised was taken %s after the load ended", time.Since(began).Round(time.Millisecond))
 	if tally.Long() { // these wait for reviews
@@ -83,14 +84,25 @@ func (c *campaign) emptyOutboxes() {
 	}
 }
 
-// awaitPromised waits until every document is where it was promised to be.
+// late is when a delivery that waits is worth a line.
+const late = 10 * time.Second
+
+// awaitPromised waits until every document is where it was promised to be. Its
+// patience is that without progress: recipients may have much to save.
 func (c *campaign) awaitPromised() {
-	deadline := time.Now().Add(c.patience())
-	for {
+	deadline, late := time.Now().Add(c.patience()), time.Now().Add(late)
+	for said, fewest := false, 0; ; {
 		lacks, _ := c.history.Missing()
 		lacks = slices.DeleteFunc(lacks, func(l history.Lack) bool { return c.desks[l.Recipient].saved(l.ID) })
 		if len(lacks) == 0 {
 			return
+		}
+		if fewest == 0 || len(lacks) < fewest {
+			fewest, deadline = len(lacks), time.Now().Add(c.patience())
+		}
+		if !said && time.Now().After(late) {
+			c.logf("late, of %d: %s does not have envelope %s yet\n%s", len(lacks), lacks[0].Recipient, lacks[0].ID, c.trace(lacks[0].ID))
+			said = true
 		}
 		if time.Now().After(deadline) {
 			for _, l := range lacks[:min(len(lacks), 5)] {

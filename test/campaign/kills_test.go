@@ -21,7 +21,7 @@ func TestKills(t *testing.T) {
 	c := start(t, load{senders: tally.Pick(6, 12), pause: tally.Pick[time.Duration](60, 250) * time.Millisecond})
 	one, two, again := tally.Kind(t, killed, toProbe), tally.Kind(t, killedTwo, toProbe), tally.Kind(t, killedAgain, toProbe)
 	r := c.random(streamFaults)
-	for kills := 0; kills < tally.Pick(7, 200); {
+	for kills := 0; kills < tally.Pick(5, 200); {
 		c.rest(between(r, 0, tally.Pick[time.Duration](300, 1000)*time.Millisecond))
 		victims, kind := others(r, 1), one
 		switch k := r.IntN(8); {

@@ -24,7 +24,8 @@ func TestConcurrentSenders(t *testing.T) {
 		begin := make(chan struct{})
 		var handing sync.WaitGroup
 		for i := range senders {
-			from, to := c.codes[r.IntN(len(c.codes))], c.codes[:2+r.IntN(4)]
+			first := r.IntN(8)
+			from, to := c.codes[r.IntN(len(c.codes))], c.codes[first:first+2+r.IntN(3)]
 			p := c.write(from, mesh.Files{"congvan.pdf": content(r, size), "phuluc.pdf": fmt.Appendf(content(r, size), "%020d", i)}, to...)
 			outbox, resend := p.from.outbox, r.IntN(3) == 0
 			if r.IntN(2) == 0 {
