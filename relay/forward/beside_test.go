@@ -33,6 +33,28 @@ func TestFirstRelayKeepsForTheOthers(t *testing.T) {
 	})
 }
 
+// A relay that keeps its copy for some, and refuses one of its own recipients
+// because its copy of the directory is behind, does not count as keeping it for
+// all: nothing there would replace the ingress for the one refused.
+func TestRefusedRecipientIsNotKept(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam, trung}, func(t *testing.T, m *mesh) {
+		m.putAgency("H25", bac)
+		m.putAgency("H30", trung)
+		m.move("H30", nam, bac)
+		content := []byte("Công văn")
+		id := m.nodes[bac].accept(letter("1", exchangev1.Priority_PRIORITY_THUONG, content), [][]byte{content}, "H25", atNam, "H30")
+		m.start(bac, nam)
+		until(t, "taken for one", func() bool { return len(m.nodes[bac].spool.handOns()) > 0 })
+		want := map[routing.AgencyCode]envelope.Place{"H25": envelope.Kept, atNam: envelope.InInbox}
+		if got := m.nodes[nam].spool.places(id); !maps.Equal(got, want) {
+			t.Errorf("in custody: %v, want %v", got, want)
+		}
+		if h := m.nodes[bac].spool.handOns()[0]; h.Keeps {
+			t.Errorf("recorded %+v, want that it does not keep it for all", h)
+		}
+	})
+}
+
 // Who has a copy kept for others says so in the offer.
 func TestKeptBesideWhatIsDelivered(t *testing.T) {
 	for name, test := range map[string]struct {

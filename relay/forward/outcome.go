@@ -50,7 +50,9 @@ func (f *Forwarder) accepted(ctx context.Context, a *attempt, m *relayv1.OfferAc
 	}
 	if len(taken) > 0 || len(a.agencies) == 0 {
 		err := f.Facts.HandOn(ctx, envelope.HandedOn{
-			ID: a.entry.ID, Destination: a.destination.relay, Peer: a.outlet.peer, Agencies: taken, Keeps: a.keeps,
+			ID: a.entry.ID, Destination: a.destination.relay, Peer: a.outlet.peer, Agencies: taken,
+			// It keeps nothing for those whom it refused, and they wait here.
+			Keeps:    a.keeps && len(refused) == 0,
 			Released: m.GetReleased(), At: now,
 		})
 		if err != nil {
