@@ -98,10 +98,13 @@ func (s *Spool) catchUp() error {
 	began := time.Now()
 	m := s.machine
 	tail := s.journal.Tail()
-	switch {
-	case m.position.Compare(tail) > 0:
+	behind := func() error {
 		return fmt.Errorf("%w: index reflects %s, journal ends at %s; put the journal back, or take the index away to go on with what is left",
 			ErrBehind, m.position, tail)
+	}
+	switch {
+	case m.position.Compare(tail) > 0:
+		return behind()
 	case m.position == journal.Position{} && tail.Segment > 1:
 		s.log.Warn("index is empty: it is built from the journal", "segments", len(s.journal.Segments()))
 	}
@@ -128,6 +131,9 @@ func (s *Spool) catchUp() error {
 		}
 		return nil
 	})
+	if errors.Is(err, journal.ErrAhead) { // in the middle: its segment ended before
+		return behind()
+	}
 	if err != nil {
 		return err
 	}

@@ -108,8 +108,10 @@ func (j *Journal) replay(from Position, fn func(Record) error) error {
 		}
 		w := &walker{s: s, off: segmentHead, limit: s.end.Load(), expect: s.first, ceiling: s.next.Load()}
 		if s.number == from.Segment && from.Offset > segmentHead {
-			// Behind the limit it may be: there are later segments then, and this
-			// one was cut short before from, which is damage that Open has found.
+			// A file that was cut short before it is damage, which Open has found.
+			if from.Offset > w.limit && !j.damagedAt(from) {
+				return fmt.Errorf("from %s: %w", from, ErrAhead)
+			}
 			w.off, w.expect = from.Offset, 0
 		}
 		if err := j.replaySegment(w, fn); err != nil {
@@ -117,6 +119,14 @@ func (j *Journal) replay(from Position, fn func(Record) error) error {
 		}
 	}
 	return nil
+}
+
+// damagedAt reports whether a position lies in a stretch that is known to be
+// damaged.
+func (j *Journal) damagedAt(pos Position) bool {
+	return slices.ContainsFunc(j.Damage(), func(d Damage) bool {
+		return d.Segment == pos.Segment && pos.Offset >= d.Offset && pos.Offset < d.Offset+d.Length
+	})
 }
 
 func (j *Journal) replaySegment(w *walker, fn func(Record) error) error {

@@ -299,6 +299,11 @@ func TestRefusals(t *testing.T) {
 	if _, err := j.Read(at); !errors.Is(err, journal.ErrClosed) {
 		t.Errorf("read after Close: got %v, want ErrClosed", err)
 	}
+	j = mustOpen(t, d) // goes on in another segment
+	defer j.Close()
+	if err := j.Replay(journal.Position{Segment: at.Segment, Offset: 3000}, nil); !errors.Is(err, journal.ErrAhead) {
+		t.Errorf("replay from behind the end of a segment that is whole: got %v, want ErrAhead", err)
+	}
 }
 
 // TestLock is about the operating system's lock: a second opening of the same
