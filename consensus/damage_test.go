@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,5 +57,82 @@ func TestDamagedLog(t *testing.T) {
 				t.Errorf("got %v, want that it is damaged and what to do", err)
 			}
 		})
+	}
+}
+
+// Damage that comes while the log is open, wherever it is: what bbolt does about
+// it stops this node with a reason, and nothing hangs when it is closed.
+func TestDamageWhileOpen(t *testing.T) {
+	gaveUp, refused := 0, 0
+	for seed := range uint64(60) {
+		dir := t.TempDir()
+		var stopped error
+		s, err := openStore(dir, func(err error) { stopped = err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := uint64(1)
+		write := func(n int) (err error) {
+			for range n {
+				if err = s.StoreLog(&raft.Log{Index: next, Data: make([]byte, 300)}); err != nil {
+					return err
+				}
+				next++
+			}
+			return s.SetUint64([]byte("LastVoteTerm"), next)
+		}
+		if err := write(60); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.OpenFile(filepath.Join(dir, logFile), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		random := rand.New(rand.NewPCG(seed, 0))
+		noise := make([]byte, 512)
+		for i := range noise {
+			noise[i] = byte(random.Uint32())
+		}
+		for page := range int64(8) {
+			if _, err := file.WriteAt(noise, page*int64(os.Getpagesize())+random.Int64N(2)*512); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file.Close()
+		err = write(20)
+		for index := uint64(1); err == nil && index < next; index++ {
+			err = s.GetLog(index, new(raft.Log))
+		}
+		if err == nil {
+			_, err = s.FirstIndex()
+		}
+		if err == nil {
+			err = s.DeleteRange(1, 30)
+		}
+		if err != nil {
+			refused++
+			if stopped == nil {
+				t.Errorf("seed %d: %v, and nobody is stopped", seed, err)
+			}
+			if errors.Is(err, errLogDamaged) && (!strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "relayctl raft remove")) {
+				t.Errorf("seed %d: got %v, want which file and what to do", seed, err)
+			}
+		}
+		if s.gaveUp.Load() {
+			gaveUp++
+			if err := s.StoreLog(&raft.Log{Index: next}); err == nil {
+				t.Errorf("seed %d: it writes on", seed)
+			}
+			if err := s.SetUint64([]byte("CurrentTerm"), 7); err != nil {
+				t.Errorf("seed %d: Raft would end the process: %v", seed, err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("seed %d: close: %v", seed, err)
+		}
+	}
+	t.Logf("%d refused, bbolt gave up in %d", refused, gaveUp)
+	if gaveUp == 0 {
+		t.Error("bbolt never gave up: the damage misses the point")
 	}
 }

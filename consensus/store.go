@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,8 +39,10 @@ const (
 // try again. So is what was damaged since it was proven at the start.
 type store struct {
 	bolt       *raftboltdb.BoltStore
+	dir        string
 	summedFrom uint64
 	stop       func(error)
+	gaveUp     atomic.Bool // bbolt did, in the middle of something
 }
 
 var (
@@ -57,20 +60,25 @@ func openStore(dir string, stop func(error)) (*store, error) {
 		return nil, err
 	}
 	path := filepath.Join(dir, logFile)
-	s := &store{stop: stop}
-	err := guard(func() error { return s.open(path) })
+	s := &store{dir: dir, stop: stop}
+	err := s.guard(func() error { return s.open(path) })
 	if err != nil && s.bolt != nil {
-		err = errors.Join(err, s.bolt.Close())
+		err = errors.Join(err, s.Close())
 	}
 	switch {
 	case errors.Is(err, bbolterrors.ErrTimeout):
 		return nil, fmt.Errorf("%s is in use: a relay is running on it; stop it first", path)
 	case errors.Is(err, errLogDamaged):
-		return nil, fmt.Errorf("%s is damaged, and with it what this relay voted for: %s: %w", path, wayBack(dir), err)
+		return nil, s.damaged(err)
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return s, nil
+}
+
+// damaged words damage of the log for whoever has to do something about it.
+func (s *store) damaged(err error) error {
+	return fmt.Errorf("%s is damaged, and with it what this relay voted for: %s: %w", filepath.Join(s.dir, logFile), wayBack(s.dir), err)
 }
 
 // wayBack tells how a relay becomes a member again after the loss of its log.
@@ -80,11 +88,12 @@ func wayBack(dir string) string {
 }
 
 // guard makes an error of what bbolt does about a damaged file: it panics, or
-// reads memory behind the end of the file.
-func guard(fn func() error) (err error) {
+// reads memory behind the end of the file. It cannot be relied on after that.
+func (s *store) guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if cause := recover(); cause != nil {
+			s.gaveUp.Store(true)
 			err = fmt.Errorf("%w: %v", errLogDamaged, cause)
 		}
 	}()
@@ -228,9 +237,19 @@ func (s *store) prove(indexes []uint64) error {
 	return nil
 }
 
-func (s *store) Close() error { return s.bolt.Close() }
+// Close lets the file go. Where bbolt gave up it may hold its own locks for ever;
+// then the end of the process does.
+func (s *store) Close() error {
+	if s.gaveUp.Load() {
+		return nil
+	}
+	return s.bolt.Close()
+}
 
 func (s *store) report(what string, err error) error {
+	if errors.Is(err, errLogDamaged) {
+		err = s.damaged(err)
+	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", what, err)
 		s.stop(err)
@@ -238,12 +257,37 @@ func (s *store) report(what string, err error) error {
 	return err
 }
 
-func (s *store) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
-func (s *store) LastIndex() (uint64, error)  { return s.bolt.LastIndex() }
+// guarded is guard with a report of what went wrong.
+func (s *store) guarded(what string, fn func() error) error { return s.report(what, s.guard(fn)) }
+
+// write is guarded for what changes the log. Where bbolt gave up in the middle of
+// a change it would wait for itself for ever.
+func (s *store) write(what string, fn func() error) error {
+	if s.gaveUp.Load() {
+		return s.damaged(errLogDamaged)
+	}
+	return s.guarded(what, fn)
+}
+
+func (s *store) FirstIndex() (index uint64, err error) {
+	err = s.guarded("read the beginning of the log", func() (err error) {
+		index, err = s.bolt.FirstIndex()
+		return err
+	})
+	return index, err
+}
+
+func (s *store) LastIndex() (index uint64, err error) {
+	err = s.guarded("read the end of the log", func() (err error) {
+		index, err = s.bolt.LastIndex()
+		return err
+	})
+	return index, err
+}
 
 // read reads one entry and verifies it.
 func (s *store) read(index uint64, l *raft.Log) error {
-	return guard(func() error {
+	return s.guard(func() error {
 		err := s.bolt.GetLog(index, l)
 		if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
 			return fmt.Errorf("%w: entry %d: %w", errLogDamaged, index, err)
@@ -270,16 +314,16 @@ func (s *store) StoreLogs(ls []*raft.Log) error {
 	for i, l := range ls {
 		summed[i] = withSum(l)
 	}
-	return s.report("write the log", s.bolt.StoreLogs(summed))
+	return s.write("write the log", func() error { return s.bolt.StoreLogs(summed) })
 }
 
 func (s *store) DeleteRange(from, to uint64) error {
-	return s.report("cut the log", s.bolt.DeleteRange(from, to))
+	return s.write("cut the log", func() error { return s.bolt.DeleteRange(from, to) })
 }
 
 // vote reads one vote and verifies it.
 func (s *store) vote(key []byte) (value []byte, err error) {
-	err = guard(func() error {
+	err = s.guard(func() error {
 		summed, err := s.bolt.Get(key)
 		if err != nil {
 			return err
@@ -310,9 +354,16 @@ func (s *store) GetUint64(key []byte) (uint64, error) {
 }
 
 func (s *store) Set(key, value []byte) error {
-	return s.report("write a vote", s.bolt.Set(key, voteWithSum(key, value)))
+	return s.write("write a vote", func() error { return s.bolt.Set(key, voteWithSum(key, value)) })
 }
 
+// SetUint64 lets Raft believe that its term is kept once bbolt has given up: it
+// ends the process otherwise. As nothing else is written any more, no vote and no
+// entry of that term will be promised by this node, which is stopping.
 func (s *store) SetUint64(key []byte, value uint64) error {
-	return s.Set(key, binary.BigEndian.AppendUint64(nil, value))
+	err := s.Set(key, binary.BigEndian.AppendUint64(nil, value))
+	if s.gaveUp.Load() && string(key) == "CurrentTerm" {
+		return nil
+	}
+	return err
 }
