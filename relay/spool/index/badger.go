@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -19,8 +20,9 @@ import (
 
 // badgerDisk is the Disk of a relay.
 type badgerDisk struct {
-	db  *badger.DB
-	dir string
+	db       *badger.DB
+	dir      string
+	onDamage func(error)
 
 	closing sync.RWMutex // held for reading by those whom Close does not wait for
 	closed  bool
@@ -30,7 +32,7 @@ var (
 	_ Disk        = (*badgerDisk)(nil)
 	_ Transaction = (*badger.Txn)(nil)
 	_ Snapshot    = badgerSnapshot{}
-	_ Cursor      = badgerCursor{}
+	_ Cursor      = (*badgerCursor)(nil)
 )
 
 // openBadger proves the files in cfg.Dir and has badger open them.
@@ -46,7 +48,21 @@ func openBadger(cfg Config) (*badgerDisk, error) {
 	if err := syncDir(filepath.Dir(cfg.Dir)); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &badgerDisk{db: db, dir: cfg.Dir}, nil
+	return &badgerDisk{db: db, dir: cfg.Dir, onDamage: cfg.OnDamage}, nil
+}
+
+// guard makes an error of what badger does about damage that came after Open: it
+// panics, or reads memory behind the end of a file.
+func (d *badgerDisk) guard(read func()) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %s: badger panics: %.200s", ErrDamaged, d.dir, strings.TrimSpace(fmt.Sprint(p)))
+			d.onDamage(err)
+		}
+	}()
+	read()
+	return nil
 }
 
 // dropUnborn removes logs of memory tables and of values that were made and have
@@ -127,7 +143,7 @@ func badgerOptions(cfg Config) badger.Options {
 func (d *badgerDisk) Last() uint64 { return d.db.MaxVersion() }
 
 func (d *badgerDisk) Read(number uint64) Snapshot {
-	return badgerSnapshot{d.db.NewTransactionAt(number, false)}
+	return badgerSnapshot{d, d.db.NewTransactionAt(number, false)}
 }
 
 func (d *badgerDisk) Write(number uint64, fill func(Transaction) error) error {
@@ -164,9 +180,11 @@ func (d *badgerDisk) tables() []uint64 {
 		return nil
 	}
 	var ids []uint64
-	for _, t := range d.db.Tables() {
-		ids = append(ids, t.ID)
-	}
+	_ = d.guard(func() {
+		for _, t := range d.db.Tables() {
+			ids = append(ids, t.ID)
+		}
+	})
 	return ids
 }
 
@@ -180,11 +198,12 @@ func (d *badgerDisk) Collect() error {
 	return err
 }
 
-func (d *badgerDisk) Size() int64 {
-	var n int64
-	for _, t := range d.db.Tables() {
-		n += int64(t.OnDiskSize)
-	}
+func (d *badgerDisk) Size() (n int64) {
+	_ = d.guard(func() {
+		for _, t := range d.db.Tables() {
+			n += int64(t.OnDiskSize)
+		}
+	})
 	return n
 }
 
@@ -195,19 +214,26 @@ func (d *badgerDisk) Close() error {
 	return d.db.Close()
 }
 
-type badgerSnapshot struct{ txn *badger.Txn }
+type badgerSnapshot struct {
+	d   *badgerDisk
+	txn *badger.Txn
+}
 
-func (s badgerSnapshot) Release() { s.txn.Discard() }
+func (s badgerSnapshot) Release() { _ = s.d.guard(s.txn.Discard) }
 
-func (s badgerSnapshot) Get(key []byte) ([]byte, bool, error) {
-	item, err := s.txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
+func (s badgerSnapshot) Get(key []byte) (value []byte, found bool, err error) {
+	damaged := s.d.guard(func() {
+		var item *badger.Item
+		if item, err = s.txn.Get(key); err == nil {
+			value, err = item.ValueCopy(nil)
+		}
+	})
+	switch {
+	case damaged != nil:
+		return nil, false, damaged
+	case errors.Is(err, badger.ErrKeyNotFound):
 		return nil, false, nil
 	}
-	if err != nil {
-		return nil, false, err
-	}
-	value, err := item.ValueCopy(nil)
 	return value, err == nil, err
 }
 
@@ -216,13 +242,42 @@ func (s badgerSnapshot) Cursor(prefix []byte) Cursor {
 	opts.Prefix = prefix
 	// Values lie beside their keys.
 	opts.PrefetchValues = false
-	return badgerCursor{s.txn.NewIterator(opts)}
+	c := &badgerCursor{d: s.d}
+	c.ended = s.d.guard(func() { c.it = s.txn.NewIterator(opts) }) != nil
+	return c
 }
 
-type badgerCursor struct{ *badger.Iterator }
+// badgerCursor stands behind the last key where badger panics on its way: it is
+// known by then that the index is damaged.
+type badgerCursor struct {
+	d     *badgerDisk
+	it    *badger.Iterator
+	ended bool
+}
 
-func (c badgerCursor) Key() []byte            { return c.Item().Key() }
-func (c badgerCursor) Value() ([]byte, error) { return c.Item().ValueCopy(nil) }
+func (c *badgerCursor) move(how func()) {
+	if !c.ended {
+		c.ended = c.d.guard(how) != nil
+	}
+}
+
+func (c *badgerCursor) Seek(key []byte) { c.move(func() { c.it.Seek(key) }) }
+func (c *badgerCursor) Next()           { c.move(c.it.Next) }
+func (c *badgerCursor) Valid() bool     { return !c.ended && c.it.Valid() }
+func (c *badgerCursor) Key() []byte     { return c.it.Item().Key() }
+
+func (c *badgerCursor) Value() (value []byte, err error) {
+	if damaged := c.d.guard(func() { value, err = c.it.Item().ValueCopy(nil) }); damaged != nil {
+		return nil, damaged
+	}
+	return value, err
+}
+
+func (c *badgerCursor) Close() {
+	if c.it != nil {
+		_ = c.d.guard(c.it.Close)
+	}
+}
 
 // quiet passes badger's warnings and errors on and drops its chatter.
 type quiet struct{ log *slog.Logger }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -306,4 +307,52 @@ func TestProveFindsDamageOfAnOpenIndex(t *testing.T) {
 	if err == nil || read == 0 {
 		t.Errorf("prove with a pace: %v after %d bytes", err, read)
 	}
+}
+
+// Where badger panics over damage that came while the index is open, the reader
+// has an error, or what looks like an end, and the owner is told.
+func TestDamageOfAnOpenIndexIsTold(t *testing.T) {
+	const written = 40
+	dir := writeKilled(t, written)
+	cfg := new(sealed).config(dir)
+	if err := open(t, cfg).Close(); err != nil { // now it is one table, and badger has nothing to do by itself
+		t.Fatal(err)
+	}
+	told := 0
+	cfg.OnDamage = func(err error) {
+		if told++; !errors.Is(err, index.ErrDamaged) {
+			t.Errorf("told of %v", err)
+		}
+	}
+	s := open(t, cfg)
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) != 1 {
+		t.Fatalf("%d tables, %v; want one", len(tables), err)
+	}
+	f, err := os.OpenFile(tables[0], os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Its index stands at the end.
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xb4}, 3000), size-3000); err != nil {
+		t.Fatal(err)
+	}
+	v := s.View()
+	_ = v.Each([]byte{5}, func(_, _ []byte) error { return nil })
+	for n := range written {
+		if value, found, err := v.Get([]byte(fmt.Sprintf("\x05own %04d 00", n))); err == nil && found && value[0] != byte(n) {
+			t.Errorf("key of batch %d is %x", n, value[:2])
+		}
+	}
+	s.Size()
+	v.Close()
+	if told == 0 {
+		t.Error("nobody was told")
+	}
+	_ = s.Close()
 }
