@@ -69,15 +69,17 @@ func newField(t *testing.T, stream uint64) *field {
 	var csv []byte
 	f.homes, csv = agencies(f.relays)
 	t.Cleanup(func() {
-		if t.Failed() || testing.Verbose() {
+		if t.Failed() && !testing.Verbose() {
 			t.Logf("what was done:\n%s", strings.Join(f.trace, "\n"))
-		}
-		if t.Failed() {
-			f.keepLogs()
 		}
 	})
 	f.m = mesh.Start(t, mesh.Config{Agencies: csv, Processes: true, Links: true, Seed: seed})
 	f.m.Damaged()
+	t.Cleanup(func() {
+		if t.Failed() {
+			f.keepLogs()
+		}
+	})
 	for _, relay := range f.relays {
 		stop := f.receive(f.homes[relay][0])
 		t.Cleanup(stop)
@@ -96,11 +98,15 @@ func (f *field) keepLogs() {
 	}
 }
 
-// note writes a line of what happened, for a test that fails.
+// note writes a line of what happened, for a test that fails or is watched.
 func (f *field) note(format string, args ...any) {
+	line := fmt.Sprintf("%7.2fs ", time.Since(f.begun).Seconds()) + fmt.Sprintf(format, args...)
+	if testing.Verbose() {
+		f.t.Log(line)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.trace = append(f.trace, fmt.Sprintf("%7.2fs ", time.Since(f.begun).Seconds())+fmt.Sprintf(format, args...))
+	f.trace = append(f.trace, line)
 }
 
 // wrong is a violation.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -141,8 +140,9 @@ func (f *field) ended(from int) bool {
 		f.count("refused: the directory's files are damaged")
 		f.rejoin()
 	case strings.Contains(last, "take the index away"):
-		f.count("refused: the journal lacks what the index has")
-		f.check("take the index away", os.Rename(f.m.Data(f.victim, "spool/index"), f.m.Data(f.victim, "spool/index-aside-"+strconv.Itoa(from))))
+		// What the index reflects was durable: damage there is no end of the journal.
+		f.wrong("relay %s has taken damage for the end of its journal: %s", f.victim, last)
+		f.check("take the index away", os.RemoveAll(f.m.Data(f.victim, "spool/index")))
 	case strings.Contains(last, "the next start builds it"), strings.Contains(last, "index"):
 		f.count("ended: its index was damaged")
 	default:
