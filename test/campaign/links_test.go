@@ -61,7 +61,7 @@ func TestLinks(t *testing.T) {
 		}
 	}
 	r.Shuffle(len(pairs), func(i, k int) { pairs[i], pairs[k] = pairs[k], pairs[i] })
-	var between, agencies []hurt
+	var inside, edge []hurt
 	toAgencies := tally.Kind(t, "link of agencies broken, any of these", "healed to a document over it")
 	for i, b := range breakages {
 		kind := tally.Kind(t, "link between two relays: "+b.name, "healed to a document over it, both ways")
@@ -70,15 +70,15 @@ func TestLinks(t *testing.T) {
 			some, few = pairs[i:i+1], relays[i%len(relays):][:i%2]
 		}
 		for _, p := range some {
-			between = append(between, hurt{b, p[0], p[1], kind, rand.New(rand.NewPCG(r.Uint64(), 1))})
+			inside = append(inside, hurt{b, p[0], p[1], kind, rand.New(rand.NewPCG(r.Uint64(), 1))})
 		}
 		for _, relay := range few {
-			agencies = append(agencies, hurt{b, relay, "", toAgencies, rand.New(rand.NewPCG(r.Uint64(), 2))})
+			edge = append(edge, hurt{b, relay, "", toAgencies, rand.New(rand.NewPCG(r.Uint64(), 2))})
 		}
 	}
 	// A probe goes over the links of agencies too: so one sort after the other.
-	c.hurtAll(r, between, tally.Pick(len(between), 4))
-	c.hurtAll(r, agencies, tally.Pick(len(agencies), 3))
+	c.hurtAll(r, inside, tally.Pick(len(inside), 4))
+	c.hurtAll(r, edge, tally.Pick(len(edge), 3))
 	if !t.Failed() {
 		c.finish()
 	}

@@ -56,7 +56,7 @@ type operations struct {
 	losses                                  int
 }
 
-// steadyOnes are the agencies under load that receive all the time.
+// steadyOne draws an agency under load that receives all the time.
 func (o *operations) steadyOne() string { return o.c.codes[3*o.r.IntN((len(o.c.codes)+2)/3)] }
 
 func (o *operations) move() error {
