@@ -59,6 +59,10 @@ func (s *stand) diskError(row *tally.Faults, name string) {
 		fault.Kind = disk.FailWrite
 	case failedSync:
 		fault.Kind = disk.FailSync
+		if s.random.IntN(2) == 0 {
+			fault.Under = places[1] // whose syncs are what receipts rest on
+		}
+		after /= 10
 	case shortWrite:
 		fault.Kind, fault.Times = disk.ShortWrite, 1+s.random.IntN(20)
 	case fullDisk, fullUntold:
@@ -88,7 +92,15 @@ func (s *stand) diskError(row *tally.Faults, name string) {
 	}
 	<-time.After(after)
 	hits := d.Heal()
-	how := s.comeBack(id)
+	how := ""
+	if name == failedSync && !s.m.Ended(id) {
+		// What was lost is looked for while it is needed.
+		how = "it went on so far, power cut"
+		s.cut([]string{id}, s.random.IntN(2) == 0)
+		s.m.StartRelay(id)
+	} else {
+		how = s.comeBack(id)
+	}
 	begun := time.Now()
 	s.serving(s.relays)
 	took := time.Since(begun)

@@ -39,17 +39,24 @@ func (s *stand) powerLoss(cuts int, row func(relays int, torn bool) *tally.Fault
 	// Cuts that are not survived yet: the next may come before a relay serves.
 	var hits []*tally.Hit
 	for i := range cuts {
-		if len(hits) == 0 {
-			s.wait(100*time.Millisecond, 2*time.Second)
-		} else {
-			s.wait(0, 800*time.Millisecond) // while they start
-		}
 		// The first is always of all, the short form has no more than two.
 		relays, torn := 3, i == 0 || s.random.IntN(3) > 0
 		if i > 0 {
 			relays = 1 + s.random.IntN(3)
 		}
 		ids := s.some(relays)
+		if s.random.IntN(2) == 0 {
+			// So that the cut comes in the middle of a sync, with others behind it.
+			slow := disk.Fault{Kind: disk.Slow, Under: places[s.random.IntN(len(places))], Min: 5 * time.Millisecond, Max: 200 * time.Millisecond}
+			for _, id := range ids {
+				s.disks[id].Fail(slow)
+			}
+		}
+		if len(hits) == 0 {
+			s.wait(100*time.Millisecond, 2*time.Second)
+		} else {
+			s.wait(0, 800*time.Millisecond) // while they start
+		}
 		hits = append(hits, row(relays, torn).Inject())
 		s.cut(ids, torn)
 		if s.random.IntN(5) == 0 {

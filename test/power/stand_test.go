@@ -164,7 +164,7 @@ func (s *stand) cut(ids []string, torn bool) {
 func (s *stand) fsck(id string) {
 	s.t.Helper()
 	if ran := mesh.Tool(s.t, "relayd", "fsck", "--config", s.m.Layout.RelayConfig(id)); ran.Code != 0 {
-		s.t.Errorf("fsck of relay %s after a cut: exit %d\n%s%s", id, ran.Code, ran.Stdout, ran.Stderr)
+		s.t.Fatalf("fsck of relay %s after a cut: exit %d\n%s%s", id, ran.Code, ran.Stdout, ran.Stderr)
 	}
 }
 
