@@ -3,7 +3,7 @@
 BUF         = go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build test race lint generate bench
+.PHONY: build test race lint generate bench torture bite
 
 build: ## the three programs, into bin/
 	go build -trimpath -o bin/ ./cmd/relayd ./cmd/relayctl ./cmd/connector
@@ -25,3 +25,9 @@ generate: ## the Go code of the wire contract
 
 bench: ## figures of the parts and of the mesh
 	go test -run '^$$' -bench . -benchtime 2s ./routing ./relay/spool/... ./test/bench
+
+torture: ## every suite that breaks the mesh, long forms, then one table: docs/reliability.md
+	go run ./test/torture
+
+bite: ## each promise taken out of the code, one by one: the suites have to notice
+	BITE=1 go test -count=1 -v -timeout 120m -run '^TestBite$$' ./test/bite

@@ -1,0 +1,131 @@
+package bite
+
+// Mutations are the promises that the suites are shown to watch over.
+var Mutations = []Mutation{
+	{
+		Name: "sync",
+		Edits: []Edit{{
+			File: "relay/spool/journal/writer.go",
+			Old:  "if err := w.active.file.Sync(); err != nil {",
+			New:  "if err := error(nil); err != nil {",
+		}},
+		Runs: []Run{
+			{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: "lost:"},
+			{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: "lost:"},
+		},
+	},
+	{
+		Name: "receipt behind the sync",
+		Edits: []Edit{{
+			File: "relay/spool/journal/writer.go",
+			Old: `	if durable && w.synced < w.last {
+		if err := w.sync(); err != nil { // 3
+			return err
+		}
+	}
+	for i, t := range batch { // 4
+		if t != nil {
+			w.j.queue.finish(t, nil)
+			batch[i] = nil
+		}
+	}
+`,
+			New: `	for i, t := range batch { // 4
+		if t != nil {
+			w.j.queue.finish(t, nil)
+			batch[i] = nil
+		}
+	}
+	if durable && w.synced < w.last {
+		if err := w.sync(); err != nil { // 3
+			return err
+		}
+	}
+`,
+		}},
+		Runs: []Run{
+			{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: "lost:"},
+			{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: "lost:"},
+		},
+	},
+	{
+		Name: "dedupe of what was delivered",
+		Edits: []Edit{{
+			File: "relay/spool/duties.go",
+			Old:  "	case d == nil:\n		return true\n	case d.Place == kept:",
+			New:  "	case d == nil || d.Place == settled:\n		return true\n	case d.Place == kept:",
+		}},
+		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: "doubled:"}},
+	},
+	{
+		Name: "dedupe of what is handed in again",
+		Edits: []Edit{{
+			File: "relay/spool/duties.go",
+			Old:  "	case d == nil:\n		return true\n	case d.Place == kept:",
+			New:  "	case d == nil || c.FromSender:\n		return true\n	case d.Place == kept:",
+		}, {
+			File: "relay/ingress/submit.go",
+			Old:  "if record, ok, err := s.accepted(sub); err != nil || ok {",
+			New:  "if record, ok, err := s.accepted(sub); err != nil || ok && false {",
+		}},
+		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: "doubled:"}},
+	},
+	{
+		Name: "hash check at ingress",
+		Edits: []Edit{{
+			File: "relay/spool/commit.go",
+			Old:  "if [32]byte(p.sum.Sum(nil)) == want.SHA256 {",
+			New:  "if true || [32]byte(p.sum.Sum(nil)) == want.SHA256 {",
+		}},
+		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: "lost:"}},
+	},
+	{
+		Name: "second copy, told all the same",
+		Edits: []Edit{{
+			File: "relay/envelope/receipt.go",
+			Old:  "max(r.Copies, 1)",
+			New:  "max(r.Copies, 2)",
+		}, {
+			File: "relay/ingress/copies.go",
+			Old:  "	if record.Copies >= 2 || record.ContentReleased {",
+			New:  "	if true || record.Copies >= 2 || record.ContentReleased {",
+		}},
+		Runs: []Run{{Suite: "campaign", Test: "TestOperations", Seed: 1, Want: "lost:"}},
+	},
+	{
+		Name: "second copy when it is accepted",
+		Edits: []Edit{{
+			File: "relay/ingress/copies.go",
+			Old:  "if holder, ok := view.CopyHolder(s.config.Self, recipients, not, s.config.Usable); ok {",
+			New:  "if holder, ok := view.CopyHolder(s.config.Self, recipients, not, s.config.Usable); ok && false {",
+		}},
+		Runs: []Run{{Suite: "isolation", Test: "TestIsolation", Seed: 7, Want: "two copies"}},
+	},
+	{
+		Name: "tail rule of the journal",
+		Edits: []Edit{{
+			File: "relay/spool/journal/recover.go",
+			Old:  "case f.bad && f.first > v.known && !l.truncated:",
+			New:  "case f.bad && !l.truncated:",
+		}},
+		Runs: []Run{{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: "lost:"}},
+	},
+	{
+		Name: "sync of the Raft log",
+		Edits: []Edit{{
+			File: "consensus/store.go",
+			Old:  "raftboltdb.New(raftboltdb.Options{Path: path,",
+			New:  "raftboltdb.New(raftboltdb.Options{NoSync: true, Path: path,",
+		}},
+		Runs: []Run{{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: "lost"}},
+	},
+	{
+		Name: "current reads of the directory",
+		Edits: []Edit{{
+			File: "relay/directoryservice.go",
+			Old:  "if err := d.relay.config.Directory.ReadBarrier(ctx); err != nil {",
+			New:  "if err := error(nil); err != nil {",
+		}},
+		Runs: []Run{{Suite: "directory", Test: "TestDirectoryLinearizable", Seed: 7, Want: "linearizable"}},
+	},
+}
