@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/rpc"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,6 +28,9 @@ func Serve() {
 		fmt.Fprintf(os.Stderr, "disk: %v\n", err)
 		os.Exit(2)
 	}
+	// Whoever interrupts a test means all of its processes; this one unmounts
+	// first, when nobody talks to it any more.
+	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	d := newDevice(s)
 	server := rpc.NewServer()
 	if err := server.RegisterName("Disk", &service{d}); err != nil {
