@@ -95,10 +95,10 @@ var weights = []struct {
 // lasting is how long most things go on: some long enough for a connection to be
 // given up, most of them not.
 func lasting(r *rand.Rand) time.Duration {
-	if r.IntN(8) == 0 {
-		return between(r, 0, 40*time.Second)
+	if r.IntN(14) == 0 {
+		return between(r, 0, 35*time.Second)
 	}
-	return between(r, 10*time.Millisecond, 5*time.Second)
+	return between(r, 10*time.Millisecond, 3*time.Second)
 }
 
 // planEvents decides what is done to the mesh. A disk is lost once at most: two
@@ -108,6 +108,8 @@ func (p *plan) planEvents(r *rand.Rand) {
 	for _, k := range weights {
 		total += k.weight
 	}
+	lost := r.IntN(12)
+	p.lossy = lost < 2
 	for range 2 + r.IntN(7) {
 		n := r.IntN(total)
 		for _, k := range weights {
@@ -122,7 +124,7 @@ func (p *plan) planEvents(r *rand.Rand) {
 			}
 		}
 	}
-	switch r.IntN(12) {
+	switch lost {
 	case 0:
 		p.events = append(p.events, p.drawLostDisk(r))
 	case 1:
@@ -292,8 +294,13 @@ func drawClock(p *plan, r *rand.Rand) event {
 	s := drawStop(p, r, kindClock)
 	s.indexLost = false
 	s.jump = []time.Duration{time.Second, time.Minute, time.Hour, 26 * time.Hour, 10 * 24 * time.Hour}[r.IntN(5)]
-	if r.IntN(2) == 0 {
+	switch {
+	case r.IntN(2) == 0:
 		s.jump = -s.jump
+	case !p.lossy && r.IntN(3) == 0:
+		// What it is the ingress of has expired, as far as it knows. It tells the
+		// senders, and an operator revives it once the clock is right.
+		s.jump = 40 * 24 * time.Hour
 	}
 	if s.jump.Abs() > time.Second {
 		return s.event()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/test/history"
 	"github.com/truclienthong/truc/tls"
 )
 
@@ -73,6 +75,7 @@ func (w *world) finish(letters []*letter) {
 	}
 	ok = ok && w.until("everything is delivered", patience, func() error {
 		if lacks, _ := w.history.Missing(); len(lacks) > 0 {
+			w.revive(letters, lacks)
 			return fmt.Errorf("%d deliveries, the first %v", len(lacks), lacks[0])
 		}
 		return nil
@@ -85,6 +88,47 @@ func (w *world) finish(letters []*letter) {
 	}
 	w.explain()
 	w.recovered()
+}
+
+// revive does what an operator does for senders who were told that a delivery
+// has expired: nobody else may do so, and nothing else may be the matter.
+func (w *world) revive(letters []*letter, lacks []history.Lack) {
+	w.mu.Lock()
+	expires := w.expires
+	w.mu.Unlock()
+	if !expires {
+		return
+	}
+	for _, lack := range lacks {
+		i := slices.IndexFunc(letters, func(l *letter) bool { return l.plan.id == lack.Document })
+		if track, err := w.track(letters[i]); err == nil && expired(track, lack.Recipient) {
+			w.say("operator revives %s", lack.ID)
+			w.steer(lack.ID, adminv1.SteerOperation_STEER_OPERATION_RETRY)
+		}
+	}
+}
+
+func expired(track *exchangev1.TrackResponse, recipient string) bool {
+	return slices.ContainsFunc(track.GetDeliveries(), func(d *exchangev1.Delivery) bool {
+		return d.GetAgencyCode() == recipient && d.GetReason() == exchangev1.ErrorReason_ERROR_REASON_EXPIRED
+	})
+}
+
+// steer has an operator steer an envelope at every relay.
+func (w *world) steer(id envelope.ID, operation adminv1.SteerOperation) {
+	for _, n := range w.nodes {
+		if !n.runs() {
+			continue
+		}
+		custody, err := w.custody(n.id)
+		if err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+		answer, err := custody.SteerQueue(ctx, &adminv1.SteerQueueRequest{EnvelopeId: id[:], Operation: operation, Reason: "the clock was wrong"})
+		cancel()
+		w.say("operator steers %s at %s: %d, %v", id, n.id, answer.GetEntries(), err)
+	}
 }
 
 // emptied says what the outbox still keeps.
@@ -104,15 +148,22 @@ func (d *desk) emptied() error {
 	return err
 }
 
-// tracked asks as the sender does.
-func (w *world) tracked(l *letter) error {
+func (w *world) track(l *letter) (*exchangev1.TrackResponse, error) {
 	l.sender.mu.Lock()
 	client, ctx := l.sender.client, l.sender.ctx
 	l.sender.mu.Unlock()
-	track, err := client.Track(ctx, l.id)
+	return client.Track(ctx, l.id)
+}
+
+// tracked asks as the sender does.
+func (w *world) tracked(l *letter) error {
+	track, err := w.track(l)
 	w.mu.Lock()
-	forgot := w.forgetful
+	forgot, diskLost, expires := w.forgetful, w.diskLost, w.expires
 	w.mu.Unlock()
+	if diskLost {
+		return nil // who could tell of it may be gone; its recipients have it
+	}
 	if refusal, ok := envelope.AsRefusal(err); ok && forgot && refusal.Has(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
 		return nil // it had ended before, and the memory of it went with a disk
 	}
@@ -124,6 +175,10 @@ func (w *world) tracked(l *letter) error {
 	}
 	for _, d := range track.GetDeliveries() {
 		if d.GetTransport() != exchangev1.TransportStatus_TRANSPORT_STATUS_DONE {
+			if expires && expired(track, d.GetAgencyCode()) {
+				// It is in the books, and expired before that was confirmed.
+				w.steer(l.id, adminv1.SteerOperation_STEER_OPERATION_RETRY)
+			}
 			return fmt.Errorf("delivery to %s is %s %s (%s)", d.GetAgencyCode(), d.GetTransport(), d.GetReason(), d.GetNote())
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/truclienthong/truc/relay"
+	"github.com/truclienthong/truc/relay/forward"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
@@ -67,7 +68,7 @@ func (n *node) now() time.Time {
 // again within minutes.
 func (n *node) spoolConfig(m *mounted) spool.Config {
 	return spool.Config{
-		Dir: "/nowhere/" + n.id, Self: routing.RelayID(n.id), SegmentSize: 128 << 10,
+		Dir: "/nowhere/" + n.id, Self: routing.RelayID(n.id), SegmentSize: n.w.plan.segment,
 		IndexMemory: 4 << 20, IndexOverlay: 64 << 10, Ballast: -1, FS: m, Index: m.index(),
 	}
 }
@@ -92,7 +93,7 @@ func (n *node) start() error {
 		Directory: replica, Endpoint: endpoint{tls.Identity{TrustDomain: trustDomain, Kind: tls.KindRelay, Name: n.id}},
 		Listener: listener, Dialer: n.w.net.dialer(n.id), Spool: n.spoolConfig(m),
 		CopyWait: n.w.plan.copyWait, StopTimeout: 2 * time.Second, LookEvery: 10 * time.Second, Clock: n.now,
-		Logger: n.w.logger("relay", n.id),
+		Logger: n.w.logger("relay", n.id), Forward: forward.Config{ProbeInterval: n.w.plan.probe},
 	}
 	r, err := relay.New(config)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // busy is how long documents are handed in, and faults begin.
-const busy = 12 * time.Second
+const busy = 6 * time.Second
 
 // Streams of chance, so that one more document does not change the faults.
 const (
@@ -34,6 +34,12 @@ type plan struct {
 	// delay and jitter of every way; slow is the most that a sync takes.
 	delay, jitter, slow time.Duration
 	lags                []time.Duration
+	// probe is how often relays measure their links.
+	probe time.Duration
+	// segment is the size of the journals' segments.
+	segment int64
+	// lossy: a disk is lost.
+	lossy bool
 	// heal is when everything is mended, and nothing more is done to the mesh.
 	heal time.Duration
 }
@@ -94,6 +100,8 @@ func newPlan(seed uint64) *plan {
 	p.delay = []time.Duration{0, time.Millisecond, 20 * time.Millisecond}[r.IntN(3)]
 	p.jitter = []time.Duration{0, 2 * time.Millisecond, 100 * time.Millisecond}[r.IntN(3)]
 	p.slow = []time.Duration{0, 5 * time.Millisecond, 100 * time.Millisecond}[r.IntN(3)]
+	p.probe = []time.Duration{time.Second, 3 * time.Second}[r.IntN(2)]
+	p.segment = []int64{64 << 10, 128 << 10, 1 << 20}[r.IntN(3)]
 	for range p.relays {
 		p.lags = append(p.lags, []time.Duration{0, 50 * time.Millisecond, 3 * time.Second}[r.IntN(3)])
 	}
@@ -104,7 +112,7 @@ func newPlan(seed uint64) *plan {
 }
 
 func (p *plan) planDesks(r *rand.Rand) {
-	for i := range 4 + r.IntN(4) {
+	for i := range 3 + r.IntN(4) {
 		order := names(p.relays, r)
 		d := deskPlan{code: fmt.Sprintf("H%02d", i+1), home: order[0], knows: names(p.relays, r)[:1+r.IntN(len(p.relays))]}
 		if r.IntN(4) > 0 {
@@ -134,7 +142,7 @@ func (p *plan) planDesks(r *rand.Rand) {
 
 func (p *plan) planDocuments(r *rand.Rand) {
 	sizes := []int{0, 1, 511, 512, 3000, 4096, 9000, 40_000}
-	for i := range 4 + r.IntN(8) {
+	for i := range 3 + r.IntN(7) {
 		d := documentPlan{
 			at: between(r, 0, busy), sender: r.IntN(len(p.desks)), id: fmt.Sprintf("%d/CV", i+1),
 			patience: []time.Duration{2 * time.Second, 20 * time.Second, 2 * time.Minute}[r.IntN(3)],
@@ -143,6 +151,10 @@ func (p *plan) planDocuments(r *rand.Rand) {
 		d.to = order[:1+r.IntN(min(4, len(order)))]
 		for range r.IntN(4) {
 			d.sizes = append(d.sizes, sizes[r.IntN(len(sizes))])
+		}
+		if r.IntN(12) == 0 {
+			// Too much for one record: it travels, and lies, in chunks.
+			d.sizes = append(d.sizes, 260_000+r.IntN(140_000))
 		}
 		d.priority = r.IntN(5)
 		if r.IntN(4) == 0 {
@@ -159,8 +171,8 @@ func (p *plan) planDocuments(r *rand.Rand) {
 // String lists what is done to the mesh, for people.
 func (p *plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "relays %v; copy wait %s, delay %s and up to %s, sync up to %s, directory behind by %v\n",
-		p.relays, p.copyWait, p.delay, p.jitter, p.slow, p.lags)
+	fmt.Fprintf(&b, "relays %v; copy wait %s, delay %s and up to %s, sync up to %s, segments of %d, directory behind by %v\n",
+		p.relays, p.copyWait, p.delay, p.jitter, p.slow, p.segment, p.lags)
 	for _, d := range p.desks {
 		fmt.Fprintf(&b, "  %s at %s, standby %q, knows %v, confirms up to %s late, stubborn %t, twice %d, loses %d, restarts %d (of 100)\n",
 			d.code, d.home, d.standby, d.knows, d.late, d.stubborn, d.twice, d.loses, d.restarts)

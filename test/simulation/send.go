@@ -21,7 +21,9 @@ type letter struct {
 	sender   *desk
 	to       []string
 	document agency.Document
-	hash     [32]byte
+	// lying gives other bytes now and then.
+	lying []agency.Source
+	hash  [32]byte
 
 	mu   sync.Mutex // owns what follows
 	id   envelope.ID
@@ -46,13 +48,14 @@ func (w *world) letter(i int, p documentPlan) *letter {
 	l.hash = history.SumOf(files)
 	l.document.Header = header
 	for _, name := range names {
-		l.document.Parts = append(l.document.Parts, &source{l: l, name: name, content: files[name]})
+		l.document.Parts = append(l.document.Parts, agency.BytesSource(name, files[name]))
+		l.lying = append(l.lying, &source{l: l, name: name, content: files[name]})
 	}
 	return l
 }
 
-// source is one file. Where the sender lies, what is sent is not what was
-// hashed: as where a file changes under the connector, or memory is bad.
+// source is one file of a sender who lies: what is sent is not what was hashed, as
+// where memory is bad. An outbox would find out first, so none is used.
 type source struct {
 	l       *letter
 	name    string
@@ -100,6 +103,9 @@ func (w *world) sendAll() []*letter {
 // answer.
 func (w *world) send(l *letter) {
 	w.history.HandIn(history.Document{Sender: l.sender.plan.code, ID: l.plan.id, To: slices.Clone(l.to), Sum: l.hash})
+	if l.plan.lies > 0 {
+		w.lie(l)
+	}
 	w.submit(l)
 	for range l.plan.again {
 		if !w.sleep(time.Duration(len(l.to)) * 2 * time.Second) {
@@ -108,6 +114,25 @@ func (w *world) send(l *letter) {
 		w.count("document handed in again", w.since())
 		w.submit(l)
 	}
+}
+
+// lie hands in once without the outbox, and with wrong bytes to begin with.
+func (w *world) lie(l *letter) {
+	l.sender.mu.Lock()
+	client, ctx := l.sender.client, l.sender.ctx
+	l.sender.mu.Unlock()
+	if client == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.plan.patience)
+	defer cancel()
+	receipt, err := client.Submit(ctx, agency.Document{Header: l.document.Header, Parts: l.lying})
+	if err != nil {
+		w.say("desk %s: %s is not accepted: %v", l.sender.plan.code, l.plan.id, err)
+		return
+	}
+	w.say("desk %s: %s is accepted by %s after lies, copies %d, as %s", l.sender.plan.code, l.plan.id, receipt.Relay, receipt.Copies, receipt.ID)
+	w.history.Promised(l.sender.plan.code, l.plan.id, receipt.ID, time.Now())
 }
 
 // submit hands in until the outbox has it, or a relay.

@@ -57,6 +57,9 @@ func drawStop(p *plan, r *rand.Rand, kind string) stop {
 	return s
 }
 
+// lifetime of an envelope, where its sender names none.
+const lifetime = 30 * 24 * time.Hour
+
 // Kinds of stops.
 const (
 	kindCall    = "relay stopped at a commit point (k-th call of its disk)"
@@ -91,7 +94,7 @@ func (s stop) event() event {
 		}
 		n.crash(s.loss, s.silent)
 		if s.wiped {
-			w.forget()
+			w.forget(true)
 			n.disk.wipe()
 		}
 		w.faults.Go(func() { w.comesBack(n, s) })
@@ -143,12 +146,18 @@ func (w *world) stopAtCall(s stop, k int, after bool) {
 // comesBack starts a relay again, which may stop once more on the way.
 func (w *world) comesBack(n *node, s stop) {
 	n.jump(s.jump)
+	if s.jump > lifetime {
+		w.unclean() // what is revived may be given again
+		w.mu.Lock()
+		w.expires = true
+		w.mu.Unlock()
+	}
 	for again := s.again; ; again = 0 {
 		if !w.sleep(s.downs) {
 			return
 		}
 		if s.indexLost {
-			w.forget()
+			w.forget(false)
 			n.disk.dropIndex()
 			w.count(kindIndex, w.since())
 		}
@@ -226,7 +235,7 @@ func (p *plan) drawGivenUp(r *rand.Rand) event {
 		if !n.claim() {
 			return nil
 		}
-		w.forget()
+		w.forget(true)
 		n.giveUp()
 		n.crash(everything, true)
 		n.disk.wipe()
@@ -252,8 +261,9 @@ func (w *world) unclean() {
 }
 
 // forget says that a relay may not know what had ended before.
-func (w *world) forget() {
+func (w *world) forget(disk bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.clean, w.forgetful = false, true
+	w.diskLost = w.diskLost || disk
 }

@@ -21,7 +21,7 @@ func newSweepPlan(number uint64) *plan {
 		where = "after"
 	}
 	p := &plan{
-		seed: number, relays: relays, copyWait: time.Second, delay: time.Millisecond, jitter: time.Millisecond,
+		seed: number, relays: relays, segment: 128 << 10, probe: time.Second, copyWait: time.Second, delay: time.Millisecond, jitter: time.Millisecond,
 		lags: make([]time.Duration, len(relays)), heal: 8 * time.Second,
 	}
 	for i, home := range relays {
@@ -29,7 +29,7 @@ func newSweepPlan(number uint64) *plan {
 	}
 	for i, to := range [][]int{{1, 2}, {0}, {0, 1, 2}, {2}} {
 		p.documents = append(p.documents, documentPlan{
-			at: time.Duration(i) * 700 * time.Millisecond, sender: i % 3, to: to, sizes: []int{3000, 40_000, 600}[:i],
+			at: time.Duration(i) * 700 * time.Millisecond, sender: i % 3, to: to, sizes: []int{3000, 40_000, 270_000}[:i],
 			id: fmt.Sprintf("%d/CV", i+1), patience: time.Minute, priority: i,
 		})
 	}

@@ -43,9 +43,11 @@ type world struct {
 	// clean: no disk and no index was lost, no agency moved, no clock jumped far:
 	// who has confirmed must never be given the same again.
 	clean bool
-	// forgetful: a disk or an index was lost, and with it the memory of what had
-	// ended before.
-	forgetful bool
+	// forgetful: an index was lost, and with it the memory of what had ended
+	// before; diskLost: a disk.
+	forgetful, diskLost bool
+	// expires: a clock was so far ahead that envelopes expired.
+	expires bool
 
 	operator map[string]*grpc.ClientConn // of the goroutine that finishes
 }
