@@ -14,10 +14,13 @@ import (
 	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
 )
 
+// groupPrefix begins the names of groups.
+const groupPrefix = "nhóm-"
+
 // change changes the directory by way of a relay, and knows what was answered.
 func (f *field) change(by string) {
 	f.t.Helper()
-	name := fmt.Sprintf("nhóm-%02d", f.chance.IntN(40))
+	name := fmt.Sprintf("%s%02d", groupPrefix, f.chance.IntN(40))
 	all := allOf(f.homes)
 	f.chance.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	codes := slices.Sorted(slices.Values(all[:1+f.chance.IntN(len(all))]))
