@@ -258,8 +258,9 @@ func (n *network) dial(ctx context.Context, from, to string, life int) (net.Conn
 		trip := there.delay + back.delay
 		changed := n.changed
 		silent := b == nil || b.power == dark || there.cut || back.cut
+		dead := a.life != life
 		n.mu.Unlock()
-		if a.life != life {
+		if dead {
 			return nil, errDead
 		}
 		if silent {
