@@ -204,6 +204,9 @@ func (o *Outbox) look(ctx context.Context, e *entry) (known bool, err error) {
 	if receipt.GetRelayId() != e.state.Relay || slices.Contains(answer.GetSilentRelayIds(), e.state.Relay) {
 		return false, nil
 	}
+	if receipt.GetCopies() == 0 && !settled(answer) {
+		return false, nil // the only one is damaged: another relay takes it from here
+	}
 	if receipt.GetCopies() >= enough || settled(answer) {
 		e.state.Copies = receipt.GetCopies()
 		return true, o.safe(ctx, e)

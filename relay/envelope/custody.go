@@ -131,6 +131,9 @@ type Record struct {
 	Held bool
 	// ContentReleased is set once retention let the bytes go.
 	ContentReleased bool
+	// Damaged: bytes of the content are damaged on this relay's disk and not
+	// mended yet. Its copy is none.
+	Damaged bool
 }
 
 // Delivery is what became of one recipient's copy, as one relay knows it.

@@ -11,11 +11,15 @@ import (
 
 func receiptOf(relay routing.RelayID, r *Record) *exchangev1.Receipt {
 	sum := sha256.Sum256(r.Header)
+	copies := max(r.Copies, 1)
+	if r.Damaged {
+		copies--
+	}
 	return &exchangev1.Receipt{
 		EnvelopeId:   r.ID[:],
 		RelayId:      string(relay),
 		AcceptedAt:   timestamppb.New(r.CommittedAt),
-		Copies:       max(r.Copies, 1),
+		Copies:       copies,
 		HeaderSha256: sum[:],
 		Recipients:   uint32(len(r.Deliveries)),
 		ContentSize:  r.Size(),

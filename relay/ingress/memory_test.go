@@ -262,6 +262,15 @@ func (m *memory) takenOver(id envelope.ID, from routing.RelayID, agency routing.
 	m.records[id] = &record
 }
 
+// hurt damages the copy of an envelope, of which others are on so many relays.
+func (m *memory) hurt(id envelope.ID, others uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	record := *m.records[id]
+	record.Damaged, record.Copies = true, 1+others
+	m.records[id] = &record
+}
+
 // giveUp ends the delivery of an envelope to one recipient.
 func (m *memory) giveUp(id envelope.ID, agency routing.AgencyCode, reason exchangev1.ErrorReason) {
 	m.mu.Lock()

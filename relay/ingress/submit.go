@@ -129,6 +129,10 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 		// recipient was suspended, the document expired, or the relay drains,
 		// since.
 		if record, ok, err := s.accepted(sub); err != nil || ok {
+			if err == nil && record.Damaged && record.Copies < 2 && isAlone(record) {
+				return nil, false, nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DAMAGED,
+					"envelope %s is accepted here, and its content is damaged; hand it in at another relay, from which it is mended", sub.id)
+			}
 			return record, ok, warnings, err
 		}
 	}

@@ -84,6 +84,22 @@ func TestRepeatGetsTheOriginalReceipt(t *testing.T) {
 	}
 }
 
+// What is damaged at the only relay that has it is not taken for accepted when
+// its sender comes again: it is to go to another relay, which takes the bytes.
+func TestRepeatOfWhatIsDamaged(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	id := envelope.ID(m.mustSend("bac", "agency/G22", document("G22", "1", nil, "H26")).GetReceipt().GetEnvelopeId())
+	m.relays["bac"].spool.hurt(id, 1)
+	if again := m.mustSend("bac", "agency/G22", document("G22", "1", nil, "H26")); !again.GetRepeat() || again.GetReceipt().GetCopies() != 1 {
+		t.Errorf("another relay has it too: got %v, want a repeat with one copy", again)
+	}
+	m.relays["bac"].spool.hurt(id, 0)
+	_, err := m.send("bac", "agency/G22", document("G22", "1", nil, "H26"))
+	if !has(err, exchangev1.ErrorReason_ERROR_REASON_DAMAGED) || !envelope.Temporary(err) {
+		t.Errorf("nobody else has it: got %v, want DAMAGED for now", err)
+	}
+}
+
 // A home that took an envelope over from its ingress knows of its own recipients.
 // Sent again by the sender, who kept it, it goes to the others too.
 func TestRepeatOfWhatWasTakenOver(t *testing.T) {

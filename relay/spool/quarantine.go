@@ -89,6 +89,13 @@ func (q *quarantine) enter(id envelope.ID, noted bool) bool {
 	return true
 }
 
+// has reports whether an envelope is known to be damaged.
+func (q *quarantine) has(id envelope.ID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.hurt[id] != nil
+}
+
 // due takes an envelope that is to be worked on, or says how long there is none.
 func (q *quarantine) due(now time.Time) (id envelope.ID, h *hurt, wait time.Duration) {
 	q.mu.Lock()

@@ -51,6 +51,9 @@ func TestWhereNobodyHasTheBytes(t *testing.T) {
 					if got := n.Stats().Quarantined; got != 1 {
 						t.Errorf("%s: %d in quarantine, want 1", what, got)
 					}
+					if r := n.record(bad); !r.Damaged || r.Receipt(self).GetCopies() != 0 {
+						t.Errorf("%s: damaged %t, %d copies stated, want the copy not to count", what, r.Damaged, r.Receipt(self).GetCopies())
+					}
 				}
 				verify("before a restart")
 				n.end()
@@ -75,6 +78,9 @@ func TestWhereNobodyHasTheBytes(t *testing.T) {
 				other.has(bad)
 				eventually(t, "the damage to be mended", func() bool { return n.Stats().Repaired == 1 })
 				n.wantContent(bad)
+				if r := n.record(bad); r.Damaged || r.Receipt(self).GetCopies() != 1 {
+					t.Errorf("mended: damaged %t, %d copies stated", r.Damaged, r.Receipt(self).GetCopies())
+				}
 				n.end()
 				check(t, cfg)
 			})

@@ -25,7 +25,11 @@ func (s *Spool) Record(id envelope.ID) (*envelope.Record, error) {
 	if st == nil {
 		return nil, fmt.Errorf("record of %s: %w", id, ErrNotFound)
 	}
-	return recordAt(v, id, st)
+	r, err := recordAt(v, id, st)
+	if err == nil {
+		r.Damaged = s.quarantine.has(id)
+	}
+	return r, err
 }
 
 func recordAt(v *index.View, id envelope.ID, st *state) (*envelope.Record, error) {

@@ -201,3 +201,33 @@ func TestOneBitTurns(t *testing.T) {
 	}
 	t.Logf("bac: %d damaged, %d mended, %d in quarantine", health.GetDamaged(), health.GetRepaired(), health.GetQuarantined())
 }
+
+// The only relay that has a document finds its copy damaged. Its sender, who kept
+// it because there was one copy, hands it in at another relay.
+func TestOnlyCopyIsDamaged(t *testing.T) {
+	t.Parallel()
+	m := mesh.Start(t, mesh.Config{Links: true})
+	m.Damaged()
+	between := faults.Links{m.Link("trung", "bac"), m.Link("bac", "trung"), m.Link("trung", "nam"), m.Link("nam", "trung")}
+	between.Cut()
+	m.Agency("H17").KeepCopies() // at trung
+	content := make([]byte, 600_000)
+	_, _ = rand.NewChaCha8([32]byte{11}).Read(content)
+	others := faults.Links{m.AgencyLink("bac"), m.AgencyLink("nam")}
+	others.Cut()
+	sent := m.Agency("H17").Send(mesh.Files{"a.bin": content}, "G22")
+	m.Await("trung alone has accepted it", func(ctx context.Context) error {
+		track, err := m.Agency("H17").Client.Track(ctx, sent.ID())
+		if err == nil && track.GetReceipt().GetCopies() != 1 {
+			err = fmt.Errorf("%d copies", track.GetReceipt().GetCopies())
+		}
+		return err
+	})
+	if err := spooltest.Damage(m.Data("trung", "spool"), sent.ID(), 0); err != nil {
+		t.Fatal(err)
+	}
+	others.Heal()
+	between.Heal()
+	m.Agency("G22").Receive()
+	m.Agency("G22").AwaitArrival(sent.ID())
+}

@@ -2636,8 +2636,9 @@ type Receipt struct {
 	RelayId string `protobuf:"bytes,2,opt,name=relay_id,json=relayId,proto3" json:"relay_id,omitempty"`
 	// When the commit was synced to disk.
 	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
-	// On how many relays the envelope was durable when this was said, 1 or
-	// more. Track shows when more exist.
+	// On how many relays the envelope was durable when this was said. Track shows
+	// when more exist. 0: the only relay known to have it found its copy damaged;
+	// hand the document over again, which another relay accepts.
 	Copies uint32 `protobuf:"varint,4,opt,name=copies,proto3" json:"copies,omitempty"`
 	// SHA-256 of the canonical header, 32 bytes.
 	HeaderSha256 []byte `protobuf:"bytes,5,opt,name=header_sha256,json=headerSha256,proto3" json:"header_sha256,omitempty"`
