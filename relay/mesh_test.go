@@ -34,7 +34,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const patience = 90 * time.Second
 
 // sharedDirectory is one directory for all relays of a test, without Raft.
 type sharedDirectory struct {

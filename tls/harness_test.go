@@ -39,7 +39,7 @@ const domain = "truc.test"
 
 // patience is how long a test waits for what must come; nothing waits for it
 // in a run without faults.
-const patience = 10 * time.Second
+const patience = 60 * time.Second
 
 func testContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -113,7 +113,7 @@ func closed(t *testing.T, what string, ch <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-ch:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Errorf("nobody told those who wait for %s", what)
 	}
 }

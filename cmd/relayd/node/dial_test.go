@@ -89,7 +89,7 @@ func TestDialIsChecked(t *testing.T) {
 
 // awaitRelays waits until the relay knows so many relays.
 func awaitRelays(t *testing.T, n *Node, want int) {
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		changed := n.state.Changed()
 		if len(n.state.View().Relays()) == want {
