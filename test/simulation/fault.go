@@ -110,7 +110,7 @@ func (p *plan) planEvents(r *rand.Rand) {
 	}
 	lost := r.IntN(12)
 	p.lossy = lost < 2
-	for range 2 + r.IntN(7) {
+	for range 2 + r.IntN(5) {
 		n := r.IntN(total)
 		for _, k := range weights {
 			if n -= k.weight; n < 0 {

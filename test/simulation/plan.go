@@ -101,7 +101,7 @@ func newPlan(seed uint64) *plan {
 	p.jitter = []time.Duration{0, 2 * time.Millisecond, 100 * time.Millisecond}[r.IntN(3)]
 	p.slow = []time.Duration{0, 5 * time.Millisecond, 100 * time.Millisecond}[r.IntN(3)]
 	p.probe = []time.Duration{time.Second, 3 * time.Second}[r.IntN(2)]
-	p.segment = []int64{64 << 10, 128 << 10, 1 << 20}[r.IntN(3)]
+	p.segment = []int64{64 << 10, 128 << 10, 256 << 10}[r.IntN(3)]
 	for range p.relays {
 		p.lags = append(p.lags, []time.Duration{0, 50 * time.Millisecond, 3 * time.Second}[r.IntN(3)])
 	}
@@ -112,7 +112,7 @@ func newPlan(seed uint64) *plan {
 }
 
 func (p *plan) planDesks(r *rand.Rand) {
-	for i := range 3 + r.IntN(4) {
+	for i := range 3 + r.IntN(3) {
 		order := names(p.relays, r)
 		d := deskPlan{code: fmt.Sprintf("H%02d", i+1), home: order[0], knows: names(p.relays, r)[:1+r.IntN(len(p.relays))]}
 		if r.IntN(4) > 0 {
@@ -142,7 +142,7 @@ func (p *plan) planDesks(r *rand.Rand) {
 
 func (p *plan) planDocuments(r *rand.Rand) {
 	sizes := []int{0, 1, 511, 512, 3000, 4096, 9000, 40_000}
-	for i := range 3 + r.IntN(7) {
+	for i := range 3 + r.IntN(5) {
 		d := documentPlan{
 			at: between(r, 0, busy), sender: r.IntN(len(p.desks)), id: fmt.Sprintf("%d/CV", i+1),
 			patience: []time.Duration{2 * time.Second, 20 * time.Second, 2 * time.Minute}[r.IntN(3)],
@@ -152,7 +152,7 @@ func (p *plan) planDocuments(r *rand.Rand) {
 		for range r.IntN(4) {
 			d.sizes = append(d.sizes, sizes[r.IntN(len(sizes))])
 		}
-		if r.IntN(12) == 0 {
+		if r.IntN(14) == 0 {
 			// Too much for one record: it travels, and lies, in chunks.
 			d.sizes = append(d.sizes, 260_000+r.IntN(140_000))
 		}
