@@ -3,4 +3,4 @@
 package simulation
 
 // short is how many seeds the short form has.
-const short = 200
+const short = 160
