@@ -54,6 +54,7 @@ func cut(of, file string, at int64) wound {
 // choose makes a wound of a place that chance has chosen. Running processes map
 // files into memory, so what runs is not cut short there.
 func choose(chance *rand.Rand, of, file string, at int64, mayCut bool) wound {
+	at = max(0, min(at, sizeOf(file)-1)) // it may have been cut short before
 	switch n := chance.IntN(10); {
 	case n < 2 && mayCut:
 		return cut(of, file, at)

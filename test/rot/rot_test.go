@@ -14,7 +14,7 @@ const measured = "start to serving, and then to all delivered, mended and audite
 // TestBitRot damages one relay of three at places that a seed chooses.
 func TestBitRot(t *testing.T) {
 	f := newField(t, 1)
-	for end := time.Now().Add(tally.Pick(0, 5*time.Minute)); ; {
+	for end := time.Now().Add(tally.Pick(0, 4*time.Minute)); ; {
 		f.spoolGroup(tally.Pick(8, 24))
 		f.directoryGroup(tally.Pick(3, 7))
 		if t.Failed() || time.Now().After(end) {

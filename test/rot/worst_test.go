@@ -65,7 +65,7 @@ func (f *field) worst(spool, raft []place) {
 		f.trickle(near, far)
 		f.halt(f.chance.IntN(2) == 0 || strings.HasPrefix(p.name, inMemory))
 		w, ok := p.find(f.m.Data(f.victim, ""))
-		if !ok {
+		if !ok || w.at < 0 || w.at >= sizeOf(w.file) { // it may have been cut short before
 			f.note("nothing to damage: %s", p.name)
 			f.begin(nil)
 			continue
