@@ -33,7 +33,7 @@ type Kind struct {
 
 // run does what a plan says, in a bubble of its own.
 func run(t *testing.T, p *plan, level slog.Level) (o Outcome) {
-	dir, err := os.MkdirTemp(memory(), "simulation-")
+	dir, err := os.MkdirTemp("", "outboxes-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,18 +77,4 @@ func (w *world) outcome() Outcome {
 		}
 	}
 	return o
-}
-
-// memory is where files cost nothing, where there is such a place; else the
-// usual one for what is temporary. Outboxes are torn apart by power cuts in the
-// tests of relay/agency; here they only have to be there.
-func memory() string {
-	const shared = "/dev/shm"
-	f, err := os.CreateTemp(shared, "simulation-")
-	if err != nil {
-		return ""
-	}
-	f.Close()
-	os.Remove(f.Name())
-	return shared
 }

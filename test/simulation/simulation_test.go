@@ -23,22 +23,14 @@ import (
 const envSeeds = "TORTURE_SEEDS"
 
 // TestSeeds runs the plans of many seeds. With TORTURE_SEED it is that one, and
-// tells what happened; with TORTURE_SEEDS, so many from there on.
+// tells what happened (-v); with TORTURE_SEEDS, so many from there on.
 func TestSeeds(t *testing.T) {
-	one := os.Getenv(tally.EnvSeed) != "" && os.Getenv(envSeeds) == ""
-	count := uint64(tally.Pick(short, 20_000))
-	if given := os.Getenv(envSeeds); given != "" {
-		var err error
-		if count, err = strconv.ParseUint(given, 10, 64); err != nil {
-			t.Fatalf("%s: %v", envSeeds, err)
+	w := work{Count: uint64(tally.Pick(short, 20_000)), Step: 1, Level: slog.LevelWarn}
+	if !w.given(t) {
+		if !tally.Long() && w.Count == short {
+			t.Setenv(tally.EnvSeed, "1") // the short form is the same for everybody
 		}
-	}
-	if !tally.Long() && os.Getenv(tally.EnvSeed) == "" && os.Getenv(envSeeds) == "" {
-		t.Setenv(tally.EnvSeed, "1") // the short form is the same for everybody
-	}
-	w := work{First: tally.Seed(t), Count: count, Step: 1, Level: slog.LevelWarn}
-	if one {
-		w.Count, w.Level = 1, slog.LevelInfo
+		w.First = tally.Seed(t)
 	}
 	r := newRunner(t, "TestSeeds")
 	r.run(w)
@@ -47,19 +39,37 @@ func TestSeeds(t *testing.T) {
 
 // TestEveryCommitPoint stops each relay of a small mesh before and after each
 // call that changes something on its disk, and takes of what was not synced
-// nothing, everything, some of it, or the end.
+// nothing, everything, some of it, or the end. TORTURE_SEED is a place here.
 func TestEveryCommitPoint(t *testing.T) {
 	w := work{Sweep: true, Step: 1, Count: 1 << 20, Level: slog.LevelWarn}
 	if !tally.Long() {
 		// Every place, but one way each: 31 has no factor in common with the ways.
 		w.Step, w.Count = 31, 120
 	}
-	if given := os.Getenv(tally.EnvSeed); given != "" && os.Getenv(envSeeds) == "" {
-		w.First, w.Count, w.Level = tally.Seed(t), 1, slog.LevelInfo
-	}
+	w.given(t)
 	r := newRunner(t, "TestEveryCommitPoint")
 	r.run(w)
 	t.Logf("%d places, %s on their own clocks", r.done, r.took.Round(time.Second))
+}
+
+// given takes what the environment says: how many, and with which one to begin.
+// One that is named alone is told of in full. It reports whether one is named.
+func (w *work) given(t *testing.T) bool {
+	count := os.Getenv(envSeeds)
+	if count != "" {
+		var err error
+		if w.Count, err = strconv.ParseUint(count, 10, 64); err != nil {
+			t.Fatalf("%s: %v", envSeeds, err)
+		}
+	}
+	if os.Getenv(tally.EnvSeed) == "" {
+		return false
+	}
+	w.First, w.Step = tally.Seed(t), 1
+	if count == "" {
+		w.Count, w.Level = 1, slog.LevelInfo
+	}
+	return true
 }
 
 // runner has workers run plans, and gathers what they say.
@@ -87,13 +97,18 @@ const mostFailures = 5
 // thread's work, and in one thread the order of its goroutines depends less on
 // the machine.
 func (r *runner) run(w work) {
+	dir, err := os.MkdirTemp(memory(), "simulation-")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
 	workers := min(uint64(runtime.GOMAXPROCS(0)), w.Count)
 	var all sync.WaitGroup
 	for i := range workers {
 		share := w
 		share.First, share.Step = w.First+i*w.Step, w.Step*workers
 		share.Count = (w.Count - i + workers - 1) / workers
-		all.Go(func() { r.worker(share) })
+		all.Go(func() { r.worker(share, dir) })
 	}
 	all.Wait()
 	for name, k := range r.kinds {
@@ -106,7 +121,7 @@ func (r *runner) run(w work) {
 	}
 }
 
-func (r *runner) worker(w work) {
+func (r *runner) worker(w work, dir string) {
 	given, err := json.Marshal(w)
 	if err != nil {
 		r.t.Error(err)
@@ -119,7 +134,7 @@ func (r *runner) worker(w work) {
 	}
 	defer results.Close()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestWorker$", "-test.timeout=0")
-	cmd.Env = append(os.Environ(), envWork+"="+string(given), "GOMAXPROCS=1", "GOGC=800",
+	cmd.Env = append(os.Environ(), envWork+"="+string(given), "TMPDIR="+dir, "GOMAXPROCS=1", "GOGC=800",
 		"GODEBUG="+strings.TrimPrefix(os.Getenv("GODEBUG")+",adaptivestackstart=1", ","))
 	cmd.ExtraFiles = []*os.File{theirs}
 	var output bytes.Buffer
@@ -212,4 +227,18 @@ func (r *runner) take(number uint64, got result) {
 			_ = cmd.Process.Kill()
 		}
 	}
+}
+
+// memory is where files cost nothing, where there is such a place; else the
+// usual one for what is temporary. Outboxes are torn apart by power cuts in the
+// tests of relay/agency; here they only have to be there.
+func memory() string {
+	const shared = "/dev/shm"
+	f, err := os.CreateTemp(shared, "simulation-")
+	if err != nil {
+		return ""
+	}
+	f.Close()
+	os.Remove(f.Name())
+	return shared
 }
