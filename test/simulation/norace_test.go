@@ -3,4 +3,4 @@
 package simulation
 
 // short is how many seeds the short form has.
-const short = 160
+const short = 40
