@@ -19,6 +19,10 @@
 // balances; fsck of the relay finds no envelope that is not whole; and all
 // relays have one and the same directory, with every change that was answered.
 //
+// The short form has a few of all of it, the long one some six hundred damages in
+// about nine minutes. go test -v tells what is done while it is done, and
+// -artifacts keeps the logs of the relays of a test that failed.
+//
 // What it does not do: cut files short that a running process has mapped into
 // its memory (no disk does that, and the system ends the process); damage two
 // relays at once, which two copies are no promise for; damage keys and

@@ -24,59 +24,74 @@ const inMemory = "tables in memory"
 // TestWorstPlaces damages one relay of three where the stores keep lengths,
 // positions, sequences, types, check sums and votes.
 func TestWorstPlaces(t *testing.T) {
-	f := newField(t, 2)
-	spool, raft := spoolPlaces(), raftPlaces()
-	for _, all := range [][]place{spool, raft} {
-		slices.SortFunc(all, func(a, b place) int { return strings.Compare(a.name, b.name) })
-	}
-	f.chance.Shuffle(len(spool), func(i, j int) { spool[i], spool[j] = spool[j], spool[i] })
-	f.chance.Shuffle(len(raft), func(i, j int) { raft[i], raft[j] = raft[j], raft[i] })
 	if !tally.Long() {
-		spool, raft = spool[:6], raft[:2]
+		t.Skip("all the worst places are for the long form; TestBitRot has some of them")
 	}
-	for len(spool)+len(raft) > 0 && !t.Failed() {
+	f := newField(t, 2)
+	for spool, raft := f.places(); len(spool)+len(raft) > 0 && !t.Failed(); {
 		if n := min(len(raft), 12); n > 0 {
-			f.worst(nil, raft[:n])
+			f.worst(raft[:n], nil)
 			raft = raft[n:]
 		}
 		if n := min(len(spool), 24); n > 0 && !t.Failed() {
-			f.worst(spool[:n], nil)
+			f.worst(nil, spool[:n])
 			spool = spool[n:]
 		}
 	}
 	f.report()
 }
 
-// worst is one group.
-func (f *field) worst(spool, raft []place) {
+// places are all of them, in an order that the seed chooses.
+func (f *field) places() (spool, raft []place) {
+	spool, raft = spoolPlaces(), raftPlaces()
+	for _, all := range [][]place{spool, raft} {
+		slices.SortFunc(all, func(a, b place) int { return strings.Compare(a.name, b.name) })
+		f.chance.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	}
+	return spool, raft
+}
+
+// worst is one group: places of the directory, then others. A relay that is far
+// while these are damaged is missing where the directory has to be changed.
+func (f *field) worst(raft, spool []place) {
 	f.t.Helper()
 	near, far := f.draw()
-	if spool != nil {
+	if raft == nil {
 		f.m.Between(far, f.victim).Cut()
 		f.m.Between(far, near).Cut()
 	}
 	f.fill(near, far)
-	for _, p := range append(spool, raft...) {
-		if spool == nil {
-			_, err := f.m.Operator(f.victim).Raft.Snapshot(f.ctx, &adminv1.SnapshotRequest{})
-			f.note("snapshot of %s: %v", f.victim, err)
-			f.change(near)
+	for _, p := range raft {
+		_, err := f.m.Operator(f.victim).Raft.Snapshot(f.ctx, &adminv1.SnapshotRequest{})
+		f.note("snapshot of %s: %v", f.victim, err)
+		f.change(near)
+		f.place(p, near, far)
+		if f.t.Failed() || !f.sameDirectory() {
+			return
 		}
-		f.trickle(near, far)
-		f.halt(f.chance.IntN(2) == 0 || strings.HasPrefix(p.name, inMemory))
-		w, ok := p.find(f.m.Data(f.victim, ""))
-		if !ok || w.at < 0 || w.at >= sizeOf(w.file) { // it may have been cut short before
-			f.note("nothing to damage: %s", p.name)
-			f.begin(nil)
-			continue
-		}
-		f.note("worst place: %s", p.name)
-		f.inflict(w)
-		if f.t.Failed() || spool == nil && !f.sameDirectory() {
+	}
+	for _, p := range spool {
+		f.place(p, near, far)
+		if f.t.Failed() {
 			return
 		}
 	}
 	f.finish()
+}
+
+// place damages one place.
+func (f *field) place(p place, near, far string) {
+	f.t.Helper()
+	f.trickle(near, far)
+	f.halt(f.chance.IntN(2) == 0 || strings.HasPrefix(p.name, inMemory))
+	w, ok := p.find(f.m.Data(f.victim, ""))
+	if !ok || w.at < 0 || w.at >= sizeOf(w.file) { // it may have been cut short before
+		f.note("nothing to damage: %s", p.name)
+		f.begin(nil)
+		return
+	}
+	f.note("worst place: %s", p.name)
+	f.inflict(w)
 }
 
 // bits are places by offset from somewhere in a file.
