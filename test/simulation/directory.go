@@ -46,8 +46,6 @@ func (l *ledger) leader(is bool) {
 	l.leaderless = !is
 }
 
-func (l *ledger) view() routing.View { return l.first.View() }
-
 // add puts a command at the end of the order.
 func (l *ledger) add(id [16]byte, command *directoryv1.Command) (index int, answer *directoryv1.CommandResult, repeat bool, err error) {
 	l.mu.Lock()
