@@ -93,8 +93,14 @@ func TestSteering(t *testing.T) {
 		steer("retry", s)
 		recipient.AwaitArrival(s.ID())
 	}
+	// A relay that keeps the second copy of it hears by and by that it was delivered.
 	for _, what := range []string{"hold", "release", "retry", "expire"} {
-		refused(what, delivered)
+		m.Await("queue "+what+" of what was delivered is refused", func(context.Context) error {
+			if ran := m.TryRelayctl("queue", what, delivered.ID().String()); ran.Code != 1 || ran.Stderr == "" {
+				return fmt.Errorf("exit %d, %q, want 1 and why", ran.Code, ran.Stderr)
+			}
+			return nil
+		})
 	}
 
 	// What is held expires like everything else, and can be revived.
