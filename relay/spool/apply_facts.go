@@ -30,12 +30,19 @@ func (r *handedOnRecord) apply(s *step) error {
 	if len(taken) == 0 && !bare {
 		return nil
 	}
+	// Back at its ingress, because the recipient moved there, it would be on one
+	// relay again: the copy here is kept until the ingress says how it ended.
+	back := r.Peer == h.st.Ingress && !h.st.FromSender && !h.st.Report && !r.Released && !h.st.released()
 	for _, a := range taken {
 		d, err := s.delivery(h, a)
 		if err != nil {
 			return err
 		}
 		d.Place, d.UpdatedAt = handedOn, r.At
+		if back {
+			d.Place = kept
+			h.st.Open++
+		}
 		if r.Peer == r.Destination {
 			d.Transport = exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING
 		}

@@ -125,7 +125,7 @@ type parcel struct {
 func newParcel(seed uint64, sizes ...int) *parcel {
 	p := &parcel{Custody: envelope.Custody{
 		Header: fmt.Appendf(nil, "header %d", seed), Sender: "H26", DocumentID: fmt.Sprintf("doc-%d", seed),
-		Ingress: "nam", AcceptedAt: time.Unix(1_700_000_000, 0).UTC(),
+		Ingress: "tay", AcceptedAt: time.Unix(1_700_000_000, 0).UTC(),
 	}}
 	for i, size := range sizes {
 		b := bytesOf(seed<<8+uint64(i), size)

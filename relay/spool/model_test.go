@@ -128,6 +128,9 @@ func (m *model) handOn(rt *rapid.T) {
 	for _, a := range f.Agencies {
 		if d := e.deliveries[a]; d != nil && d.place == envelope.InQueue && d.home == f.Destination {
 			d.place, moved = envelope.Elsewhere, true
+			if f.Peer == e.ingress && !e.fromSender && !f.Released {
+				d.place = envelope.Kept // the ingress alone would have it
+			}
 			if f.Peer == f.Destination {
 				d.transport = processing
 			}
