@@ -48,7 +48,7 @@ func (w *world) mend() {
 		n.hold(false)
 		if n.runs() && n.wrong() {
 			n.stopInOrder()
-			n.setRight()
+			n.setClock(0)
 			if err := n.start(); err != nil {
 				w.violate("stopped", "relay %s does not start: %v", n.id, err)
 			}

@@ -195,10 +195,11 @@ func (n *node) wrong() bool {
 	return n.offset != 0
 }
 
-func (n *node) setRight() {
+// setClock has the relay's clock off by so much.
+func (n *node) setClock(off time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.offset = 0
+	n.offset = off
 }
 
 // hold stops its copy of the directory, or lets it go on.

@@ -40,6 +40,8 @@ type plan struct {
 	segment int64
 	// lossy: a disk is lost.
 	lossy bool
+	// ahead: a clock is put forward by more than the lifetime of a document.
+	ahead bool
 	// heal is when everything is mended, and nothing more is done to the mesh.
 	heal time.Duration
 }

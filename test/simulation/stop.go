@@ -145,7 +145,9 @@ func (w *world) stopAtCall(s stop, k int, after bool) {
 
 // comesBack starts a relay again, which may stop once more on the way.
 func (w *world) comesBack(n *node, s stop) {
-	n.jump(s.jump)
+	if s.jump != 0 {
+		n.setClock(s.jump)
+	}
 	if s.jump > lifetime {
 		w.unclean() // what is revived may be given again
 		w.mu.Lock()
