@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -348,6 +349,32 @@ func TestReceiveLeavesWhatItCannotSave(t *testing.T) {
 	}
 	if got := o.run(t.Context(), "H26", "receive", "--out", out); got.code != 0 || !strings.Contains(got.stdout, ids["2"]) || o.mesh.Waiting("H26") != 0 {
 		t.Errorf("after moving it away: %+v", got)
+	}
+}
+
+// One whose content its home cannot read just now holds up nothing behind it,
+// and is taken too once it can.
+func TestReceiveGoesOnBesideWhatIsDamaged(t *testing.T) {
+	o := newOffice(t)
+	for _, document := range [][2]string{{"large", strings.Repeat("x", 300<<10)}, {"small", "x"}} {
+		sent := o.run(t.Context(), "G22", "send", "--to", "H26", "--subject", document[0], o.file("a.pdf", document[1]))
+		if sent.code != 0 {
+			t.Fatalf("send: %+v", sent)
+		}
+	}
+	var mended atomic.Bool
+	o.mesh.Fault(func(_ string, step agencytest.Step) error {
+		switch {
+		case step == agencytest.Confirmed:
+			mended.Store(true)
+		case step == agencytest.Fetch && !mended.Load():
+			return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DAMAGED, "a block cannot be read").GRPCStatus().Err()
+		}
+		return nil
+	})
+	got := o.run(t.Context(), "H26", "receive", "--out", filepath.Join(o.dir, "in"))
+	if small, large := strings.Index(got.stdout, "small"), strings.Index(got.stdout, "large"); got.code != 0 || small < 0 || large < small {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -65,7 +65,8 @@ the inbox. Interrupted at any moment, the command goes on where it stopped when 
 is run again. While at work it uses hidden folders in DIR; leave them alone.
 
 An envelope is printed once it is confirmed. One that could not be saved stays in
-the inbox, the reason is on standard error, and the exit code is 1.
+the inbox, the reason is on standard error, and the exit code is 1. One that takes
+long does not hold up those behind it, except with --max.
 
 Without --watch the command ends when the inbox is empty. With --watch it goes on
 with what arrives, until Ctrl-C or --timeout. With --max and --timeout it waits up
@@ -121,8 +122,9 @@ type receiver struct {
 	flags receiveFlags
 	cmd   *cobra.Command
 
-	// retries are the envelopes that are tried again beside the stream.
-	retries sync.WaitGroup
+	// beside are the envelopes that are worked on beside the stream: those that
+	// take long, and those that are tried again.
+	beside sync.WaitGroup
 
 	// mu guards what follows, and the output.
 	mu     sync.Mutex
@@ -152,6 +154,10 @@ func (r *receiver) run(ctx context.Context, client *agency.Client) error {
 		}
 	}
 	err := r.loop(ctx, client)
+	if !r.flags.watch && r.flags.most == 0 && err == nil {
+		r.beside.Wait()
+		err = ctx.Err()
+	}
 	switch {
 	case r.asked(ctx):
 		err = nil
@@ -159,7 +165,7 @@ func (r *receiver) run(ctx context.Context, client *agency.Client) error {
 		err = fmt.Errorf("%w before the inbox was empty; run it again, it goes on where it stopped", errTimeout)
 	}
 	cancel(nil)
-	r.retries.Wait()
+	r.beside.Wait()
 	if err == nil && r.failed > 0 {
 		return fmt.Errorf("%d not saved or not confirmed; they stay in the inbox", r.failed)
 	}
@@ -181,18 +187,63 @@ func (r *receiver) loop(ctx context.Context, client *agency.Client) error {
 		if err != nil {
 			return err
 		}
-		if err := r.take(ctx, arrival); err != nil {
-			if ctx.Err() != nil {
-				return err
+		done := make(chan bool, 1)
+		r.beside.Go(func() { done <- r.handle(ctx, arrival) })
+		if r.flags.most == 0 {
+			r.await(ctx, done)
+		} else if <-done {
+			if taken++; taken == r.flags.most {
+				return nil
 			}
-			r.report(ctx, arrival, err)
-			continue
 		}
-		if taken++; taken == r.flags.most {
-			return nil
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 	return nil
+}
+
+// slow is after how long the next envelope is begun beside one that takes
+// longer: because it is large, or its home is mending its content. The relay
+// bounds how many it gives out unconfirmed, and with that how many there are.
+const slow = 3 * time.Second
+
+// await waits until an envelope was taken, but not long.
+func (r *receiver) await(ctx context.Context, done <-chan bool) {
+	timer := time.NewTimer(slow)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-done:
+	case <-timer.C:
+	}
+}
+
+// handle takes an envelope, or says why not. A watching connector tries it again,
+// on the side, so that it neither stops the others nor waits for a restart.
+func (r *receiver) handle(ctx context.Context, arrival *agency.Arrival) bool {
+	err := r.take(ctx, arrival)
+	if err == nil {
+		return true
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	r.say(err)
+	r.beside.Go(func() {
+		for r.flags.watch && rest(ctx) {
+			if err = r.take(ctx, arrival); err == nil {
+				return
+			}
+			if ctx.Err() == nil {
+				r.say(err)
+			}
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.failed++
+	})
+	return false
 }
 
 // take saves, confirms and prints one envelope, in this order.
@@ -236,26 +287,6 @@ func (r *receiver) take(ctx context.Context, arrival *agency.Arrival) error {
 // retryAfter is how long a watching connector lets an envelope rest that could
 // not be saved, for example because the disk was full.
 const retryAfter = 30 * time.Second
-
-// report says why an envelope was not taken. A watching connector tries it
-// again on the side, so that it neither stops the others nor waits for a
-// restart.
-func (r *receiver) report(ctx context.Context, arrival *agency.Arrival, err error) {
-	r.say(err)
-	r.retries.Go(func() {
-		for r.flags.watch && rest(ctx) {
-			if err = r.take(ctx, arrival); err == nil {
-				return
-			}
-			if ctx.Err() == nil {
-				r.say(err)
-			}
-		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.failed++
-	})
-}
 
 // say prints a reason.
 func (r *receiver) say(err error) {
