@@ -175,6 +175,7 @@ func (c *Client) Confirm(ctx context.Context, ids ...envelope.ID) error {
 		for _, id := range batch {
 			request.EnvelopeIds = append(request.EnvelopeIds, id[:])
 		}
+		c.books.confirming(batch)
 		err := c.call(ctx, "confirm", batch[0], func(ctx context.Context, r *relay) error {
 			_, err := r.exchange.Confirm(ctx, request)
 			return err
@@ -182,7 +183,9 @@ func (c *Client) Confirm(ctx context.Context, ids ...envelope.ID) error {
 		if err != nil {
 			return err
 		}
-		c.books.confirmed(batch)
+		// What arrived again meanwhile may have come from a relay that did not
+		// have it when it was asked: its sender would never learn of it.
+		ids = append(ids[:len(ids):len(ids)], c.books.confirmed(batch)...)
 	}
 	return nil
 }
@@ -240,7 +243,8 @@ const remembered = 20_000
 
 // books know which envelopes were given out in this process.
 type books struct {
-	mu    sync.Mutex
+	mu sync.Mutex
+	// taken are the ids given out; true: it arrived again since.
 	taken map[envelope.ID]bool
 	// done are the ids confirmed last, order their order of age, next the
 	// oldest.
@@ -256,13 +260,14 @@ func newBooks() *books {
 func (b *books) take(id envelope.ID) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.done[id]:
+	if b.done[id] {
 		return confirmedBefore
-	case b.taken[id]:
+	}
+	if _, ok := b.taken[id]; ok {
+		b.taken[id] = true
 		return takenBefore
 	}
-	b.taken[id] = true
+	b.taken[id] = false
 	return takenNow
 }
 
@@ -272,10 +277,25 @@ func (b *books) release(id envelope.ID) {
 	delete(b.taken, id)
 }
 
-func (b *books) confirmed(ids []envelope.ID) {
+// confirming begins a confirmation: what arrived before it is meant by it.
+func (b *books) confirming(ids []envelope.ID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, id := range ids {
+		if _, ok := b.taken[id]; ok {
+			b.taken[id] = false
+		}
+	}
+}
+
+// confirmed ends it, and returns what arrived again meanwhile.
+func (b *books) confirmed(ids []envelope.ID) (again []envelope.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, id := range ids {
+		if b.taken[id] {
+			again = append(again, id)
+		}
 		delete(b.taken, id)
 		if b.done[id] {
 			continue
@@ -289,4 +309,5 @@ func (b *books) confirmed(ids []envelope.ID) {
 		b.order[b.next] = id
 		b.next = (b.next + 1) % remembered
 	}
+	return again
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,6 +100,48 @@ func TestReceiveConfirmsAgain(t *testing.T) {
 	}
 	if again := receiveAll(t, recipient); len(again) != 0 || mesh.Waiting("H26") != 0 {
 		t.Errorf("given %d again, %d waiting; want it confirmed again in silence", len(again), mesh.Waiting("H26"))
+	}
+}
+
+// A confirmation that a relay answered which did not have the envelope yet, while
+// the envelope arrived a second time, is made once more.
+func TestReceiveConfirmsWhatArrivedDuringAConfirmation(t *testing.T) {
+	mesh := newMesh(t, bac)
+	sender := newClient(t, configOf(t, mesh, "G22"))
+	first := submit(t, sender, "1", "H26", 10)
+	recipient := newClient(t, configOf(t, mesh, "H26"))
+
+	mesh.Forget(true)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var cut atomic.Bool
+	mesh.Fault(func(_ string, step agencytest.Step) error {
+		switch {
+		case step == agencytest.Confirmed && mesh.Count(step) == 1:
+			close(asked)
+			<-answer
+		case step == agencytest.ReceiveSend && cut.CompareAndSwap(true, false):
+			return errors.New("cut")
+		}
+		return nil
+	})
+	ended := make(chan error, 1)
+	for a, err := range recipient.Receive(testContext(t), agency.ReceiveOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.ID == first.ID {
+			go func() { ended <- a.Confirm(testContext(t)) }()
+			<-asked
+			cut.Store(true)
+			submit(t, sender, "2", "H26", 10)
+			continue
+		}
+		break // the first came again before this one
+	}
+	mesh.Forget(false)
+	close(answer)
+	if err := <-ended; err != nil || mesh.Waiting("H26") != 1 {
+		t.Errorf("%v, %d wait, want the second document alone", err, mesh.Waiting("H26"))
 	}
 }
 
