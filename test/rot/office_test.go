@@ -108,18 +108,15 @@ func (f *field) confirmed(ctx context.Context, client *agency.Client, id envelop
 	})
 }
 
-// handInAgain does what outboxes do. It is done at relays that have not been
-// damaged: one that has the only copy, in quarantine, says that it has it.
+// handInAgain does what outboxes do.
 func (f *field) handInAgain(context.Context) error {
 	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
 	defer cancel()
-	f.m.AgencyLink(f.victim).Cut()
-	defer f.m.AgencyLink(f.victim).Heal()
 	var all sync.WaitGroup
 	failed := make([]error, len(f.parcels))
 	for i, p := range f.parcels {
 		if !p.promised {
-			at := f.others()[f.chance.IntN(2)]
+			at := f.relays[f.chance.IntN(len(f.relays))]
 			all.Go(func() { failed[i] = f.hand(ctx, p, at, 10*time.Second) })
 		}
 	}

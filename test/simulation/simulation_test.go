@@ -19,63 +19,67 @@ import (
 	"github.com/truclienthong/truc/test/torture/tally"
 )
 
-// envSeeds is how many seeds to run.
-const envSeeds = "TORTURE_SEEDS"
+const (
+	// envSeeds is how many seeds to run.
+	envSeeds = "TORTURE_SEEDS"
+	// envPlace is the one place of the sweep to run.
+	envPlace = "TORTURE_PLACE"
+)
 
 // TestSeeds runs the plans of many seeds. With TORTURE_SEED it is that one, and
 // tells what happened (-v); with TORTURE_SEEDS, so many from there on.
 func TestSeeds(t *testing.T) {
-	w := work{Count: uint64(tally.Pick(short, 20_000)), Step: 1, Level: slog.LevelWarn}
-	if !w.given(t) {
-		if !tally.Long() && w.Count == short {
-			t.Setenv(tally.EnvSeed, "1") // the short form is the same for everybody
-		}
-		w.First = tally.Seed(t)
+	w := work{Count: uint64(tally.Pick(short, 10_000)), Step: 1, Level: slog.LevelWarn}
+	count, many := number(t, envSeeds)
+	switch {
+	case many:
+		w.Count = count
+	case os.Getenv(tally.EnvSeed) != "":
+		w.Count, w.Level = 1, slog.LevelInfo
+	case !tally.Long():
+		t.Setenv(tally.EnvSeed, "1") // the short form is the same for everybody
 	}
-	r := newRunner(t, "TestSeeds")
+	w.First = tally.Seed(t)
+	r := newRunner(t, "TestSeeds", tally.EnvSeed)
 	r.run(w)
 	t.Logf("%d seeds, %s on their own clocks", r.done, r.took.Round(time.Second))
 }
 
 // TestEveryCommitPoint stops each relay of a small mesh before and after each
 // call that changes something on its disk, and takes of what was not synced
-// nothing, everything, some of it, or the end. TORTURE_SEED is a place here.
+// nothing, everything, some of it, or the end. With TORTURE_PLACE it is that one
+// place, told in full.
 func TestEveryCommitPoint(t *testing.T) {
 	w := work{Sweep: true, Step: 1, Count: 1 << 20, Level: slog.LevelWarn}
-	if !tally.Long() {
+	if place, one := number(t, envPlace); one {
+		w.First, w.Count, w.Level = place, 1, slog.LevelInfo
+	} else if !tally.Long() {
 		// Every place, but one way each: 31 has no factor in common with the ways.
 		w.Step, w.Count = 31, 120
 	}
-	w.given(t)
-	r := newRunner(t, "TestEveryCommitPoint")
+	r := newRunner(t, "TestEveryCommitPoint", envPlace)
 	r.run(w)
 	t.Logf("%d places, %s on their own clocks", r.done, r.took.Round(time.Second))
 }
 
-// given takes what the environment says: how many, and with which one to begin.
-// One that is named alone is told of in full. It reports whether one is named.
-func (w *work) given(t *testing.T) bool {
-	count := os.Getenv(envSeeds)
-	if count != "" {
-		var err error
-		if w.Count, err = strconv.ParseUint(count, 10, 64); err != nil {
-			t.Fatalf("%s: %v", envSeeds, err)
-		}
+// number reads one from the environment, if it is there.
+func number(t *testing.T, name string) (n uint64, given bool) {
+	text := os.Getenv(name)
+	if text == "" {
+		return 0, false
 	}
-	if os.Getenv(tally.EnvSeed) == "" {
-		return false
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
 	}
-	w.First, w.Step = tally.Seed(t), 1
-	if count == "" {
-		w.Count, w.Level = 1, slog.LevelInfo
-	}
-	return true
+	return n, true
 }
 
 // runner has workers run plans, and gathers what they say.
 type runner struct {
-	t    *testing.T
-	name string
+	t *testing.T
+	// name of the test, and of the variable that has it run one number alone.
+	name, alone string
 
 	mu       sync.Mutex // owns what follows
 	done     int
@@ -86,8 +90,8 @@ type runner struct {
 	running  map[*exec.Cmd]bool
 }
 
-func newRunner(t *testing.T, name string) *runner {
-	return &runner{t: t, name: name, kinds: map[string]*Kind{}, running: map[*exec.Cmd]bool{}}
+func newRunner(t *testing.T, name, alone string) *runner {
+	return &runner{t: t, name: name, alone: alone, kinds: map[string]*Kind{}, running: map[*exec.Cmd]bool{}}
 }
 
 // mostFailures is how many are told in full before the rest is given up.
@@ -111,6 +115,9 @@ func (r *runner) run(w work) {
 		all.Go(func() { r.worker(share, dir) })
 	}
 	all.Wait()
+	if r.done == 0 && r.failed == 0 {
+		r.t.Error("not one plan was run")
+	}
 	for name, k := range r.kinds {
 		faults := tally.Kind(r.t, name, "its end to everything delivered that was accepted before; on the clock of the simulation")
 		for i := range k.Injected {
@@ -184,7 +191,7 @@ func (r *runner) stops() bool {
 }
 
 func (r *runner) again(number uint64) string {
-	return fmt.Sprintf("TORTURE_SEED=%d go test -count=20 -failfast -run '^%s$' ./test/simulation", number, r.name)
+	return fmt.Sprintf("%s=%d go test -count=20 -failfast -run '^%s$' ./test/simulation", r.alone, number, r.name)
 }
 
 // take counts one outcome, and tells of violations.
