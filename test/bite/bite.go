@@ -40,7 +40,7 @@ type Run struct {
 	Seed        uint64
 	// Env are further variables, as "TORTURE_SEEDS=200".
 	Env []string
-	// Want is a word of the violation that has to be reported, as "lost".
+	// Want is a regular expression that a line of the report has to match.
 	Want string
 }
 

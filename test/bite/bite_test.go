@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,6 +40,11 @@ func TestMutationsApply(t *testing.T) {
 			}
 			if _, err := format.Source(text); err != nil {
 				t.Errorf("mutation %q: %s: %v", m.Name, e.File, err)
+			}
+		}
+		for _, r := range m.Runs {
+			if _, err := regexp.Compile(r.Want); err != nil || r.Want == "" {
+				t.Errorf("mutation %q: %q is not what a report can be held against: %v", m.Name, r.Want, err)
 			}
 		}
 		if len(m.Runs) == 0 {
@@ -75,7 +81,7 @@ func (r Run) bites(t *testing.T, m Mutation) bool {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=18m", "-run=^"+r.Test+"$", "./test/"+r.Suite)
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-timeout=18m", "-run=^"+r.Test+"$", "./test/"+r.Suite)
 	cmd.Dir = root(t)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -85,27 +91,19 @@ func (r Run) bites(t *testing.T, m Mutation) bool {
 	t.Logf("%s go test -count=1 -run '^%s$' ./test/%s (overlay: %s)",
 		strings.Join(append(r.Env, fmt.Sprintf("%s=%d", tally.EnvSeed, r.Seed)), " "), r.Test, r.Suite, m.Name)
 	out, err := cmd.CombinedOutput()
+	report := regexp.MustCompile("(?m)^.*(?:" + r.Want + ").*$").Find(out)
 	switch {
+	case strings.Contains(string(out), "--- SKIP: "+r.Test+" "):
+		t.Skipf("%s cannot run here:\n%s", r.Suite, tail(out))
 	case err == nil:
 		t.Errorf("without %s, %s passes:\n%s", m.Name, r.Suite, tail(out))
-	case strings.Contains(string(out), "--- SKIP"):
-		t.Skipf("%s cannot run here:\n%s", r.Suite, tail(out))
-	case !strings.Contains(string(out), r.Want):
-		t.Errorf("without %s, %s fails, but says nothing of %q:\n%s", m.Name, r.Suite, r.Want, tail(out))
+	case report == nil:
+		t.Errorf("without %s, %s fails, but nothing it says is like %q:\n%s", m.Name, r.Suite, r.Want, tail(out))
 	default:
-		t.Logf("reported: %s", firstLine(out, r.Want))
+		t.Logf("reported: %s", strings.TrimSpace(string(report)))
 		return true
 	}
 	return false
-}
-
-func firstLine(out []byte, word string) string {
-	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, word) {
-			return strings.TrimSpace(line)
-		}
-	}
-	return ""
 }
 
 func tail(out []byte) string { return string(out[max(0, len(out)-4000):]) }

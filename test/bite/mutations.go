@@ -1,5 +1,13 @@
 package bite
 
+// What reports of a history begin with, at the start of a line or behind the
+// place in the test.
+const (
+	lost    = `(?:^|\d: )\s*lost: `
+	doubled = `(?:^|\d: )\s*doubled: `
+	changed = `(?:^|\d: )\s*changed: `
+)
+
 // Mutations are the promises that the suites are shown to watch over.
 var Mutations = []Mutation{
 	{
@@ -10,8 +18,8 @@ var Mutations = []Mutation{
 			New:  "if err := error(nil); err != nil {",
 		}},
 		Runs: []Run{
-			{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: "lost:"},
-			{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: "lost:"},
+			{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: lost},
+			{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: lost},
 		},
 	},
 	{
@@ -44,8 +52,8 @@ var Mutations = []Mutation{
 `,
 		}},
 		Runs: []Run{
-			{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: "lost:"},
-			{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: "lost:"},
+			{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: lost},
+			{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: lost},
 		},
 	},
 	{
@@ -55,7 +63,7 @@ var Mutations = []Mutation{
 			Old:  "	case d == nil:\n		return true\n	case d.Place == kept:",
 			New:  "	case d == nil || d.Place == settled:\n		return true\n	case d.Place == kept:",
 		}},
-		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: "doubled:"}},
+		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: doubled}},
 	},
 	{
 		Name: "dedupe of what is handed in again",
@@ -68,7 +76,7 @@ var Mutations = []Mutation{
 			Old:  "if record, ok, err := s.accepted(sub); err != nil || ok {",
 			New:  "if record, ok, err := s.accepted(sub); err != nil || ok && false {",
 		}},
-		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: "doubled:"}},
+		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: doubled}},
 	},
 	{
 		Name: "hash check at ingress",
@@ -77,7 +85,7 @@ var Mutations = []Mutation{
 			Old:  "if [32]byte(p.sum.Sum(nil)) == want.SHA256 {",
 			New:  "if true || [32]byte(p.sum.Sum(nil)) == want.SHA256 {",
 		}},
-		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: "lost:"}},
+		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: lost}},
 	},
 	{
 		Name: "second copy, told all the same",
@@ -90,7 +98,7 @@ var Mutations = []Mutation{
 			Old:  "	if record.Copies >= 2 || record.ContentReleased {",
 			New:  "	if true || record.Copies >= 2 || record.ContentReleased {",
 		}},
-		Runs: []Run{{Suite: "campaign", Test: "TestOperations", Seed: 1, Want: "lost:"}},
+		Runs: []Run{{Suite: "campaign", Test: "TestOperations", Seed: 1, Want: lost}},
 	},
 	{
 		Name: "second copy when it is accepted",
@@ -108,7 +116,7 @@ var Mutations = []Mutation{
 			Old:  "case f.bad && f.first > v.known && !l.truncated:",
 			New:  "case f.bad && !l.truncated:",
 		}},
-		Runs: []Run{{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: "lost:"}},
+		Runs: []Run{{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: lost}},
 	},
 	{
 		Name: "sync of the Raft log",
@@ -117,7 +125,7 @@ var Mutations = []Mutation{
 			Old:  "raftboltdb.New(raftboltdb.Options{Path: path,",
 			New:  "raftboltdb.New(raftboltdb.Options{NoSync: true, Path: path,",
 		}},
-		Runs: []Run{{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: "lost"}},
+		Runs: []Run{{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: lost}},
 	},
 	{
 		Name: "current reads of the directory",
