@@ -30,11 +30,18 @@ const (
 	calls                  // what else agencies and operators caused
 )
 
-// reconnect bounds the pause between tries to reach a peer: one that comes back
-// is found within seconds.
-var reconnect = grpc.ConnectParams{
-	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: .2, MaxDelay: 2 * time.Second},
-	MinConnectTimeout: 5 * time.Second,
+// Connected are the options of every lasting connection from relay to relay:
+// one that comes back is found within seconds, and one that has vanished without
+// a word is given up within half a minute. gRPC's own pauses grow to two minutes.
+func Connected() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: .2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: 5 * time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
+		grpc.WithNoProxy(),
+	}
 }
 
 // peers keeps one connection per relay and class, to the address that the
@@ -122,16 +129,13 @@ func (p *peers) dial(relay routing.RelayID, address string) (*grpc.ClientConn, e
 	if mapped, ok := p.config.Dial[address]; ok {
 		address = mapped
 	}
-	options := []grpc.DialOption{
+	options := append(Connected(),
 		grpc.WithTransportCredentials(p.config.Endpoint.ClientCredentials(p.config.Endpoint.ExpectPeer(string(relay)))),
-		grpc.WithConnectParams(reconnect),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.config.maxMessage())),
-		grpc.WithNoProxy(),
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(
 			otelgrpc.WithMeterProvider(p.config.Meters), otelgrpc.WithTracerProvider(p.config.Tracers),
 			otelgrpc.WithPropagators(propagation.TraceContext{}))),
-	}
+	)
 	if p.config.Dialer != nil {
 		options = append(options, grpc.WithContextDialer(p.config.Dialer))
 	}

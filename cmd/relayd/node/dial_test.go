@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+
 	"github.com/truclienthong/truc/tls"
 	"github.com/truclienthong/truc/tls/pki"
 )
@@ -111,4 +114,57 @@ func freeAddress(t *testing.T) string {
 	}
 	defer listener.Close()
 	return listener.Addr().String()
+}
+
+// A leader that was out of reach for a while is asked again within seconds: the
+// pauses between tries do not grow to minutes, as gRPC's own do.
+func TestTheLeaderIsTriedAgainSoon(t *testing.T) {
+	dir := t.TempDir()
+	authority, err := pki.Create(filepath.Join(dir, "ca"), "truc.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, key, err := authority.Issue(pki.Request{Kind: tls.KindRelay, Name: "bac"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func(what string) string { return filepath.Join(dir, what) }
+	if err := pki.WriteFiles(name("crt"), certificate, name("key"), key); err != nil {
+		t.Fatal(err)
+	}
+	if err := pki.WriteFile(name("trust"), authority.RootPEM(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	endpoint, err := tls.New(tls.Config{CertificateFile: name("crt"), KeyFile: name("key"), TrustFile: name("trust")})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// A proxy whose link is cut: it takes connections, and ends them.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	peers := newPeers(endpoint, func(address string) string { return address })
+	defer peers.close()
+	conn, err := peers.dial(t.Context(), "nam", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	go func() {
+		_ = conn.Invoke(t.Context(), "/none/None", &emptypb.Empty{}, &emptypb.Empty{}, grpc.WaitForReady(true))
+	}()
+	const tries = 8 // the last comes after 4 s; with pauses that grow without end, after 40 s
+	for range tries {
+		c, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("%d tries took %s, want seconds", tries, took)
+	}
 }

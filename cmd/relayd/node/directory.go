@@ -88,7 +88,7 @@ func (p *peers) dial(_ context.Context, id, address string) (grpc.ClientConnInte
 		return conn, nil
 	}
 	conn, err := grpc.NewClient("passthrough:///"+p.reached(address),
-		grpc.WithTransportCredentials(p.endpoint.ClientCredentials(p.endpoint.ExpectPeer(id))))
+		append(relay.Connected(), grpc.WithTransportCredentials(p.endpoint.ClientCredentials(p.endpoint.ExpectPeer(id))))...)
 	if err != nil {
 		return nil, fmt.Errorf("raft member %s at %s: %w", id, address, err)
 	}
