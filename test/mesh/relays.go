@@ -66,7 +66,14 @@ func (m *Mesh) AddRelay(r dev.Relay) {
 // StopRelay ends a relay in order.
 func (m *Mesh) StopRelay(id string) {
 	m.t.Helper()
-	m.check("stop relay "+id, m.take(id).stop())
+	m.check("stop relay "+id, m.EndRelay(id))
+}
+
+// EndRelay asks a relay to end, and returns how it did: in order, or because it
+// was failing just then.
+func (m *Mesh) EndRelay(id string) error {
+	m.t.Helper()
+	return m.take(id).stop()
 }
 
 // KillRelay ends a relay between two of its instructions (SIGKILL). It needs

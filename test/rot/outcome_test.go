@@ -36,8 +36,11 @@ func (f *field) halt(kill bool) {
 	}
 	if kill {
 		f.m.KillRelay(f.victim)
-	} else {
-		f.m.StopRelay(f.victim)
+		return
+	}
+	from := len(f.log(f.victim, 0))
+	if err := f.m.EndRelay(f.victim); err != nil {
+		f.judge(err, max(0, from-20_000)) // it was failing when it was asked to end
 	}
 }
 
@@ -120,7 +123,11 @@ func (f *field) revive() {
 // damaged. What that asks for is done; false: there is nothing to be done.
 func (f *field) ended(from int) bool {
 	f.t.Helper()
-	err := f.m.AwaitEnd(f.victim)
+	return f.judge(f.m.AwaitEnd(f.victim), from)
+}
+
+func (f *field) judge(err error, from int) bool {
+	f.t.Helper()
 	log := f.log(f.victim, from)
 	if line := crashed(log); line != "" {
 		f.wrong("relay %s crashed (%v): %s\n%s", f.victim, err, line, end(log, 6000))
@@ -188,9 +195,19 @@ func (f *field) check(what string, err error) {
 	}
 }
 
+// lastLine is what a relay said last: why it failed, where it was failing by
+// itself when it was interrupted.
 func lastLine(log string) string {
 	lines := strings.Split(strings.TrimSpace(log), "\n")
-	return lines[len(lines)-1]
+	last := lines[len(lines)-1]
+	if strings.HasSuffix(last, "relayd: interrupted") {
+		for _, line := range lines {
+			if strings.Contains(line, `msg="relay fails"`) {
+				last = line
+			}
+		}
+	}
+	return last
 }
 
 func end(s string, n int) string { return s[max(0, len(s)-n):] }
