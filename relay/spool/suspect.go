@@ -16,10 +16,15 @@ import (
 var errUnfit = errors.New("index cannot be used")
 
 // unfit tells an index that is of no use from a machine that is short of
-// something: with more of it, the index is as good as before.
+// something, or cannot read its disk just now: with more of it, or at the next
+// start, the index is as good as before.
 func unfit(err error) error {
 	if err == nil {
 		return nil
+	}
+	if unread(err) {
+		return fmt.Errorf("index cannot be read; it may be whole, and is built again from the journal where %d starts in a row cannot read it: %w",
+			maxOpenings, err)
 	}
 	for _, short := range []error{
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
@@ -31,6 +36,10 @@ func unfit(err error) error {
 	}
 	return fmt.Errorf("%w: %w", errUnfit, err)
 }
+
+// unread reports whether a disk gave no answer, which says nothing of what is on
+// it.
+func unread(err error) bool { return errors.Is(err, syscall.EIO) }
 
 // Beside the index stand, as long as they apply:
 //
@@ -72,7 +81,8 @@ func (s *Spool) suspected() error {
 	return nil
 }
 
-// tryIndex does what may end the process, and leaves a mark meanwhile.
+// tryIndex does what may end the process, and leaves a mark meanwhile. The mark
+// stays where the disk could not be read.
 func (s *Spool) tryIndex(fn func() error) error {
 	f, err := os.OpenFile(s.mark(openingMark), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err == nil {
@@ -83,10 +93,11 @@ func (s *Spool) tryIndex(fn func() error) error {
 		// Only a disk without room for one byte; the index may be good.
 		s.log.Warn("cannot note that the index is being opened", "error", err)
 	}
-	if err := fn(); err != nil {
-		return errors.Join(err, s.unmark(openingMark))
+	err = fn()
+	if unread(err) {
+		return err
 	}
-	return s.unmark(openingMark)
+	return errors.Join(err, s.unmark(openingMark))
 }
 
 // unmark removes marks for good: one that came back after a cut of the power would
@@ -112,7 +123,7 @@ func (s *Spool) unmark(names ...string) error {
 // suspect has the next start build the index again, if that is what a failure
 // speaks for.
 func (s *Spool) suspect(failure error) {
-	if !errors.Is(failure, errUnfit) && !errors.Is(failure, index.ErrDamaged) && !errors.Is(failure, errFormat) {
+	if !errors.Is(failure, errUnfit) && !errors.Is(failure, index.ErrDamaged) && !errors.Is(failure, errFormat) || unread(failure) {
 		return
 	}
 	err := os.WriteFile(s.mark(suspectMark), []byte(failure.Error()+"\n"), 0o600)

@@ -2,16 +2,19 @@ package spool_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool"
+	"github.com/truclienthong/truc/relay/spool/index"
 )
 
 // copyTree copies a spool as a kill would leave it; zeros at the end of files
@@ -304,4 +307,53 @@ func TestAnIndexThatWentBackIsRebuilt(t *testing.T) {
 	}
 	n.end()
 	check(t, cfg)
+}
+
+// silent is an index on a disk that gives no answer.
+type silent struct{ index.Disk }
+
+func (silent) Last() uint64               { return 1 }
+func (silent) Read(uint64) index.Snapshot { return silentSnapshot{} }
+func (silent) Close() error               { return nil }
+
+type silentSnapshot struct{ index.Snapshot }
+
+func (silentSnapshot) Get([]byte) ([]byte, bool, error) { return nil, false, syscall.EIO }
+func (silentSnapshot) Release()                         {}
+
+// A disk that cannot be read just now speaks for nothing: the index is as good as
+// before at the next start. One that cannot be read again and again is replaced.
+func TestAnIndexThatCannotBeReadIsNotSetAsideAtOnce(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	n := start(t, cfg)
+	p := newParcel(1, 10).inbox("A")
+	n.mustPut(p)
+	n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
+	n.end()
+	broken := cfg
+	broken.Index = silent{}
+	for try := range 4 {
+		if _, err := spool.Open(broken); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("start %d: %v, want the error of the disk", try, err)
+		}
+		if try == 0 {
+			n := start(t, cfg)
+			if r, err := n.Record(p.ID); err != nil || r.Deliveries[0].Transport != done {
+				t.Errorf("after a disk that could not be read: %+v, %v", r, err)
+			}
+			if _, err := os.Stat(filepath.Join(cfg.Dir, "index.damaged")); err == nil {
+				t.Error("the index is set aside, and nothing is wrong with it")
+			}
+			n.end()
+			if _, err := spool.Open(broken); !errors.Is(err, syscall.EIO) {
+				t.Fatal(err)
+			}
+		}
+	}
+	n = start(t, cfg)
+	if _, err := os.Stat(filepath.Join(cfg.Dir, "index.damaged")); err != nil {
+		t.Errorf("four starts could not read the index, and it is not set aside: %v", err)
+	}
+	n.end()
 }
