@@ -46,10 +46,12 @@ func (s *Spool) open() (err error) {
 
 // openIndex opens the index and brings it to what the journal says.
 func (s *Spool) openIndex() error {
-	if err := s.tryIndex(s.loadIndex); err != nil {
-		return err
-	}
-	return s.catchUp()
+	return s.tryIndex(func() error {
+		if err := s.loadIndex(); err != nil {
+			return err
+		}
+		return s.catchUp()
+	})
 }
 
 func (s *Spool) loadIndex() error {

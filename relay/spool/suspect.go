@@ -39,7 +39,7 @@ func unfit(err error) error {
 
 // unread reports whether a disk gave no answer, which says nothing of what is on
 // it.
-func unread(err error) bool { return errors.Is(err, syscall.EIO) }
+func unread(err error) bool { return errors.Is(err, syscall.EIO) || errors.Is(err, index.ErrUnread) }
 
 // Beside the index stand, as long as they apply:
 //

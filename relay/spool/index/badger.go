@@ -51,13 +51,13 @@ func openBadger(cfg Config) (*badgerDisk, error) {
 	return &badgerDisk{db: db, dir: cfg.Dir, onDamage: cfg.OnDamage}, nil
 }
 
-// guard makes an error of what badger does about damage that came after Open: it
-// panics, or reads memory behind the end of a file.
+// guard makes an error of what badger does about damage that came after Open, and
+// about a disk that gives no answer: it panics, or reads memory that is not there.
 func (d *badgerDisk) guard(read func()) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %s: badger panics: %.200s", ErrDamaged, d.dir, strings.TrimSpace(fmt.Sprint(p)))
+			err = fmt.Errorf("%w: %s: badger panics: %.200s; the next start proves it", ErrUnread, d.dir, strings.TrimSpace(fmt.Sprint(p)))
 			d.onDamage(err)
 		}
 	}()

@@ -320,7 +320,8 @@ func TestDamageOfAnOpenIndexIsTold(t *testing.T) {
 	}
 	told := 0
 	cfg.OnDamage = func(err error) {
-		if told++; !errors.Is(err, index.ErrDamaged) {
+		// Whether it is damage or a disk that gave no answer is for Open to say.
+		if told++; !errors.Is(err, index.ErrUnread) || errors.Is(err, index.ErrDamaged) {
 			t.Errorf("told of %v", err)
 		}
 	}
@@ -355,4 +356,11 @@ func TestDamageOfAnOpenIndexIsTold(t *testing.T) {
 		t.Error("nobody was told")
 	}
 	_ = s.Close()
+	cfg.OnDamage = func(error) {}
+	if s, err := index.Open(cfg); !errors.Is(err, index.ErrDamaged) {
+		t.Errorf("the next start says %v", err)
+		if err == nil {
+			s.Close()
+		}
+	}
 }

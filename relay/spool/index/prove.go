@@ -23,6 +23,10 @@ import (
 // and is built again from the journal.
 var ErrDamaged = errors.New("index is damaged")
 
+// ErrUnread says that something could not be read while the index was in use:
+// because it is damaged, or because the disk gave no answer. Open proves which.
+var ErrUnread = errors.New("index cannot be read")
+
 // What badger does with damage of its tables, and why they are proved here,
 // before it sees them: it ends the process (footer), panics (number of entries
 // in a block), or takes a block that does not match its checksum for the end of

@@ -2,7 +2,9 @@ package index
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4/skl"
 	"github.com/dgraph-io/badger/v4/y"
@@ -89,6 +91,12 @@ func (v *View) Get(key []byte) ([]byte, bool, error) {
 
 func (v *View) damaged(key []byte, cause error) error {
 	err := fmt.Errorf("%w: read %x: %w", ErrDamaged, key, cause)
+	switch {
+	case errors.Is(cause, ErrUnread):
+		err = fmt.Errorf("read %x: %w", key, cause)
+	case errors.Is(cause, syscall.EIO):
+		err = fmt.Errorf("%w: read %x: %w", ErrUnread, key, cause)
+	}
 	v.s.cfg.OnDamage(err)
 	return err
 }
