@@ -70,6 +70,7 @@ type History struct {
 	documents map[key]*handed
 	envelopes map[envelope.ID]key
 	taken     map[desk]time.Time
+	forgot    map[string][]time.Time
 	found     []Violation
 }
 
@@ -79,6 +80,10 @@ type Violation struct {
 	Rule string
 	// What says which document, envelope and agency.
 	What string
+
+	// agency took it first at, where the rule is "doubled".
+	agency string
+	first  time.Time
 }
 
 func (v Violation) String() string { return v.Rule + ": " + v.What }
@@ -155,6 +160,8 @@ func (h *History) Took(agency string, id envelope.ID, sender, document string, s
 	h.name(k, id)
 	if before, ok := h.taken[place]; ok {
 		h.violate("doubled", "%s took envelope %s (%s) at %s and again at %s", agency, id, document, before.Format(clock), at.Format(clock))
+		v := &h.found[len(h.found)-1]
+		v.agency, v.first = agency, before
 		return
 	}
 	h.taken[place] = at
@@ -169,7 +176,24 @@ func (h *History) Took(agency string, id envelope.ID, sender, document string, s
 const clock = "15:04:05.000"
 
 func (h *History) violate(rule, format string, args ...any) {
-	h.found = append(h.found, Violation{rule, fmt.Sprintf(format, args...)})
+	h.found = append(h.found, Violation{Rule: rule, What: fmt.Sprintf(format, args...)})
+}
+
+// Forgot says that the home of an agency lost at that time what it knew of
+// deliveries that have ended: what the agency took before may come again, and
+// only its own books keep it out (docs/reliability.md).
+func (h *History) Forgot(agency string, at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.forgot == nil {
+		h.forgot = map[string][]time.Time{}
+	}
+	h.forgot[agency] = append(h.forgot[agency], at)
+}
+
+// forgiven reports whether a violation is none; requires mu.
+func (h *History) forgiven(v Violation) bool {
+	return v.Rule == "doubled" && slices.ContainsFunc(h.forgot[v.agency], v.first.Before)
 }
 
 // Lack is a delivery that was promised and has not come.
@@ -206,7 +230,7 @@ func (h *History) Missing() (lacks []Lack, promised int) {
 func (h *History) Found() []Violation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.found)
+	return slices.DeleteFunc(slices.Clone(h.found), h.forgiven)
 }
 
 // Violations lists everything that is wrong once nothing more will come.
@@ -214,7 +238,7 @@ func (h *History) Violations() []Violation {
 	all := h.Found()
 	lacks, _ := h.Missing()
 	for _, l := range lacks {
-		all = append(all, Violation{"lost", fmt.Sprintf("%s never took envelope %s (%s of %s), promised at %s",
+		all = append(all, Violation{Rule: "lost", What: fmt.Sprintf("%s never took envelope %s (%s of %s), promised at %s",
 			l.Recipient, l.ID, l.Document, l.Sender, l.Promised.Format(clock))})
 	}
 	return all
