@@ -88,6 +88,27 @@ var Mutations = []Mutation{
 		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: lost}},
 	},
 	{
+		Name: "checks of content on disk and at the recipient",
+		Edits: []Edit{{
+			File: "relay/spool/journal/read.go",
+			Old:  "if checkContent([][]byte{payload}) != h.content {",
+			New:  "if false {",
+		}, {
+			File: "relay/spool/journal/walk.go",
+			Old:  "if checkContent([][]byte{out.Payload}) != h.content {",
+			New:  "if false {",
+		}, {
+			File: "relay/spool/commit.go",
+			Old:  "if [32]byte(p.sum.Sum(nil)) == want.SHA256 {",
+			New:  "if true || [32]byte(p.sum.Sum(nil)) == want.SHA256 {",
+		}, {
+			File: "relay/agency/save.go",
+			Old:  "if bytes.Equal(sum, part.GetSha256()) {",
+			New:  "if true || bytes.Equal(sum, part.GetSha256()) {",
+		}},
+		Runs: []Run{{Suite: "rot", Test: "TestWorstPlaces", Seed: 1, Env: []string{"TORTURE=long"}, Want: changed}},
+	},
+	{
 		Name: "second copy, told all the same",
 		Edits: []Edit{{
 			File: "relay/envelope/receipt.go",
@@ -116,7 +137,10 @@ var Mutations = []Mutation{
 			Old:  "case f.bad && f.first > v.known && !l.truncated:",
 			New:  "case f.bad && !l.truncated:",
 		}},
-		Runs: []Run{{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: lost}},
+		Runs: []Run{
+			{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=100"}, Want: lost},
+			{Suite: "rot", Test: "TestWorstPlaces", Seed: 1, Env: []string{"TORTURE=long"}, Want: `has taken damage for the end of its journal`},
+		},
 	},
 	{
 		Name: "sync of the Raft log",
