@@ -35,7 +35,7 @@ func TestOperations(t *testing.T) {
 	if tally.Long() {
 		plan = append(plan, o.move, o.move, o.hold, o.removeIndex)
 	}
-	for range tally.Pick(1, 6) {
+	for range tally.Pick(1, 5) {
 		r.Shuffle(len(plan), func(i, k int) { plan[i], plan[k] = plan[k], plan[i] })
 		for _, do := range plan {
 			c.rest(between(r, 0, tally.Pick[time.Duration](100, 1500)*time.Millisecond))

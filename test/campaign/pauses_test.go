@@ -14,7 +14,7 @@ func TestPauses(t *testing.T) {
 	const toProbe = "let go on to a document over it"
 	one, two := tally.Kind(t, "relay stopped in its tracks (SIGSTOP)", toProbe), tally.Kind(t, "two relays stopped in their tracks at once (SIGSTOP)", toProbe)
 	r := c.random(streamFaults)
-	for n := range tally.Pick(3, 30) {
+	for n := range tally.Pick(3, 20) {
 		c.rest(between(r, 0, tally.Pick[time.Duration](200, 1000)*time.Millisecond))
 		victims, kind := others(r, 1), one
 		switch k := r.IntN(6); {
