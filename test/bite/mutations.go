@@ -18,6 +18,10 @@ var Mutations = []Mutation{
 			File: "relay/spool/journal/writer.go",
 			Old:  "if err := w.active.file.Sync(); err != nil {",
 			New:  "if err := error(nil); err != nil {",
+		}, { // or the index, which is synced behind the journal, shows what is gone
+			File: "relay/spool/index/badger.go",
+			Old:  "WithSyncWrites(true)",
+			New:  "WithSyncWrites(false)",
 		}},
 		Runs: []Run{
 			{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: lost},
@@ -54,7 +58,7 @@ var Mutations = []Mutation{
 `,
 		}},
 		Runs: []Run{
-			{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: either},
+			{Suite: "power", Test: "TestPowerLoss", Seed: 1, Env: []string{"TORTURE=long"}, Want: either},
 			{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=3000"}, Want: either},
 		},
 	},
@@ -148,7 +152,8 @@ var Mutations = []Mutation{
 			Old:  "raftboltdb.New(raftboltdb.Options{Path: path,",
 			New:  "raftboltdb.New(raftboltdb.Options{NoSync: true, Path: path,",
 		}},
-		Runs: []Run{{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: lost}},
+		// It does not serve with a log that is shorter than what it knows to be committed.
+		Runs: []Run{{Suite: "power", Test: "TestPowerLoss", Seed: 1, Want: `relay \w+ does not start`}},
 	},
 	{
 		Name: "current reads of the directory",
