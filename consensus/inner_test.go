@@ -99,6 +99,27 @@ func TestFailedWriteStops(t *testing.T) {
 	}
 }
 
+// After a start Raft hands in again what is behind the last snapshot: who is
+// killed meanwhile still knows how far it was.
+func TestMarkNeverGoesBack(t *testing.T) {
+	dir := t.TempDir()
+	for _, indexes := range [][]uint64{{1, 2, 77}, {1, 2, 3}, {3}} {
+		mark, err := openMark(dir, func(error) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, index := range indexes {
+			if err := mark.write(index); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := mark.read(); got != 77 {
+			t.Errorf("after %v: %d, want 77", indexes, got)
+		}
+		mark.close()
+	}
+}
+
 // A mark that was torn claims nothing.
 func TestMarkIsAHint(t *testing.T) {
 	dir := t.TempDir()

@@ -15,11 +15,14 @@ import (
 // Raft keeps none: a member that starts alone would show the state of its last
 // snapshot, or an empty directory, until a leader is found. Being a hint that may
 // only be too low, it is written in place and nobody waits for its sync, which
-// follows at once; a torn write reads as 0.
+// follows at once; a torn write reads as 0. It never goes back: after a start Raft
+// hands in again what is behind the last snapshot, and who is killed meanwhile
+// shall not come back with the directory of long ago.
 //
 //	index 8 bytes, CRC-32C of it 4 bytes, big endian
 type appliedMark struct {
 	file    *os.File
+	highest uint64        // written so far; of who writes
 	written chan struct{} // something waits for a sync
 	synced  sync.WaitGroup
 }
@@ -31,6 +34,7 @@ func openMark(dir string, stop func(error)) (*appliedMark, error) {
 		return nil, err
 	}
 	a := &appliedMark{file: file, written: make(chan struct{}, 1)}
+	a.highest = a.read()
 	a.synced.Go(func() {
 		for range a.written {
 			if err := file.Sync(); err != nil {
@@ -50,11 +54,15 @@ func (a *appliedMark) read() uint64 {
 }
 
 func (a *appliedMark) write(index uint64) error {
+	if index <= a.highest {
+		return nil
+	}
 	b := binary.BigEndian.AppendUint64(nil, index)
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	if _, err := a.file.WriteAt(b, 0); err != nil {
 		return fmt.Errorf("write %s: %w", a.file.Name(), err)
 	}
+	a.highest = index
 	select {
 	case a.written <- struct{}{}:
 	default: // the sync to come covers it

@@ -3,6 +3,7 @@ package ingress
 import (
 	"context"
 	"sync"
+	"time"
 
 	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -20,6 +21,13 @@ func (s *Service) speaker(ctx context.Context, view routing.View, code, field st
 	if !ok {
 		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_IDENTITY,
 			"the connection carries no identity of the mesh; call with an agency's or gateway's certificate")
+	}
+	if _, ok := view.Relay(s.config.Self); !ok {
+		// It has not heard of itself: what else it has not heard of means nothing.
+		r := envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING,
+			"relay %s does not have the directory yet; use another relay", s.config.Self)
+		r.RetryAfter = time.Second
+		return nil, r
 	}
 	switch identity.Kind {
 	case tls.KindAgency:

@@ -235,6 +235,19 @@ func TestRelayThatDoesNotAccept(t *testing.T) {
 	}
 }
 
+// Who is not in the directory is not for a relay to say that has no directory yet.
+func TestRelayWithoutADirectory(t *testing.T) {
+	m := newDirectory(t)
+	m.directory = routing.NewDirectory()
+	m.start("bac", ingress.Limits{})
+	for _, who := range []string{"agency/G22", "gateway/sss"} {
+		_, err := m.send("bac", who, document("G22", "1", nil, "H26"))
+		if !has(err, exchangev1.ErrorReason_ERROR_REASON_NOT_SERVING) || !envelope.Temporary(err) {
+			t.Errorf("%s: got %v, want NOT_SERVING, temporary", who, err)
+		}
+	}
+}
+
 func has(err error, reason exchangev1.ErrorReason) bool {
 	r, ok := envelope.AsRefusal(err)
 	return ok && r.Has(reason)
