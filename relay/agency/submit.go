@@ -193,6 +193,9 @@ func (s *submission) attempt(ctx context.Context, r *relay, held, sent func(byte
 	if err != nil {
 		return nil, err
 	}
+	// We go on after a cut, where the relay has got to. gRPC need not keep what is
+	// sent to try it again by itself; asking for the context stops that.
+	_ = stream.Context()
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	eager := s.total <= maxEager

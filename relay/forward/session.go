@@ -135,6 +135,9 @@ func (o *outlet) open(ctx context.Context) (*session, error) {
 		cancel(err)
 		return nil, err
 	}
+	// gRPC would keep what is sent to try it again by itself, and have senders wait
+	// for a connection behind who receives; asking for the context stops that.
+	_ = s.stream.Context()
 	if !o.f.session(1) {
 		s.end(context.Canceled)
 		return nil, context.Canceled
