@@ -1,0 +1,53 @@
+// Package lifecycle is the life of a document at one of its recipients: what
+// the recipient's officers say of it (statuses 01 to 06), and what its sender
+// asks for afterwards (recall, update, replacement) with the recipient's answer.
+//
+// It is pure: a State, a Statement, and what follows. Who keeps statements, and
+// how they travel, is the business of others. The state of a delivery is the
+// fold of all statements about it in the order of their times (Fold), so relays
+// that have heard the same things agree, whatever order they heard them in.
+//
+// What it promises:
+//
+//   - Every statement is judged: it moves the state, is kept in the history
+//     without moving it, is a repeat, or is refused with a reason. None is
+//     forgotten: what is refused at the door never gets in, and what got in
+//     past it is kept without effect.
+//   - A state is left only along the tables of this package (STANDARD §9,
+//     QD28 Art. 10(2)(h)); Returned and Recalled are never left.
+//   - An answer (15, 16) is to a question that was asked and is still open.
+//
+// # Who may say what
+//
+// The sender asks: 13, and documents of the types revoke, update and replace.
+// The recipient says everything else. Only the mesh withdraws a document: by
+// taking it out of an inbox from which it was not fetched yet. Codes that are
+// not in the standard are kept, whoever of the two says them.
+//
+// # Races
+//
+// Recall, update and replacement meet a document that is on its way, or work on
+// it that goes on meanwhile. What comes out:
+//
+//	first                      then                     outcome
+//	recall                     the document reaches     withdrawn: it is never given out
+//	                           the home relay
+//	document in the inbox,     recall                   withdrawn: the mesh completes the recall
+//	not fetched
+//	recall is being taken      the recipient fetches    whichever is durable first at the home relay
+//	document fetched           recall                   the recipient is asked
+//	recall asked               01 03 04 05 06           the work moves on, the question stays open
+//	recall asked               02                       returned: there is nothing left to take back
+//	recall asked               recall                   the question stays open: a repeat
+//	recall asked               update, replacement      refused: it is being taken back
+//	recall refused (16)        recall                   asked again
+//	update asked               recall                   the recall takes its place
+//	update asked               01 03 04 05 06           the work moves on, the question stays open
+//	update asked               02                       returned: there is nothing left to change
+//	update asked               update, replacement      the later one takes its place
+//	recalled or returned       recall, update           refused: there is nothing to take back or change
+//	recalled or returned       replacement              nothing to replace here; the new document stands alone
+//	recalled                   01 to 06                 kept: it crossed with the recall
+//	returned                   01 to 06                 kept: a new document is needed
+//	no question open           15, 16                   kept, no effect; at the door refused
+package lifecycle
