@@ -86,6 +86,7 @@ func Check(h *exchangev1.Header, limits Limits) ([]Problem, []*exchangev1.Warnin
 	}
 	c.fields("header", h.ProtoReflect(), 0)
 	c.envelope(h)
+	c.secrecy(h)
 	c.recipients(h.GetRecipients(), h.GetKind())
 	if h.Business != nil {
 		c.business(h.Business)
@@ -151,10 +152,6 @@ func (c *checker) envelope(h *exchangev1.Header) {
 		if h.Business != nil {
 			c.problem("header.business", invalid, "is set, but the envelope is a status")
 		}
-	}
-	switch h.GetSecrecy() {
-	case exchangev1.Secrecy_SECRECY_MAT, exchangev1.Secrecy_SECRECY_TOI_MAT, exchangev1.Secrecy_SECRECY_TUYET_MAT:
-		c.problem("header.secrecy", secret, "marks a state secret: it must not travel here (Decision 28/2018/QĐ-TTg Art. 1(2)); use the channel for secret documents")
 	}
 	if h.NotBefore != nil && h.GetPriority() != exchangev1.Priority_PRIORITY_HOA_TOC_HEN_GIO {
 		c.problem("header.not_before", invalid, "is set, but only a document hỏa tốc hẹn giờ (priority 4) waits for an hour")
