@@ -108,6 +108,48 @@ func TestACopyIsKeptUntilItIsSettled(t *testing.T) {
 	check(t, cfg)
 }
 
+// What goes back to its ingress, because its recipient moved there, would be on
+// one relay again: it is kept here until the ingress says how it ended.
+func TestWhatGoesBackToItsIngressIsKept(t *testing.T) {
+	for name, c := range map[string]struct {
+		ingress  routing.RelayID
+		released bool
+		want     envelope.Place
+	}{
+		"to its ingress":                  {"nam", false, envelope.Kept},
+		"to another relay":                {"tay", false, envelope.Elsewhere},
+		"to its ingress, which let it go": {"nam", true, envelope.Elsewhere},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config(t)
+			n := start(t, cfg)
+			p := newParcel(1, 5000).onward("nam", "A")
+			p.Ingress = c.ingress
+			n.mustPut(p)
+			must(t, n.HandOn(t.Context(), envelope.HandedOn{
+				ID: p.ID, Destination: "nam", Peer: "nam", Agencies: []routing.AgencyCode{"A"}, Released: c.released,
+			}))
+			if c.want != envelope.Kept {
+				eventually(t, "a release", func() bool { return n.record(p).ContentReleased })
+			}
+			n = reopened(t, cfg, n, func(n *node) {
+				if got := n.placeOf(p, "A"); got != c.want {
+					t.Errorf("A is at %d, want %d", got, c.want)
+				}
+				if c.want == envelope.Kept {
+					n.wantContent(p)
+				}
+			})
+			if c.want == envelope.Kept {
+				n.settle(1, envelope.Settlement{ID: p.ID, Agency: "A", Transport: done})
+				eventually(t, "a release", func() bool { return n.record(p).ContentReleased })
+			}
+			n.end()
+			check(t, cfg)
+		})
+	}
+}
+
 // closed wants a channel to be closed soon.
 func closed(t *testing.T, what string, ch <-chan struct{}) {
 	t.Helper()

@@ -44,6 +44,9 @@ var (
 func (m *model) put(rt *rapid.T) {
 	seed := rapid.IntRange(0, 9).Draw(rt, "envelope")
 	p := newParcel(uint64(seed), modelSizes[seed%len(modelSizes)]...)
+	if seed%2 == 0 {
+		p.Ingress = modelRelays[0] // it may be handed back to where it came from
+	}
 	p.ExpiresAt = modelTime.Add(time.Duration(rapid.IntRange(0, 3).Draw(rt, "expires")) * time.Hour)
 	onward := make(map[routing.RelayID][]routing.AgencyCode)
 	for _, a := range modelAgencies {
