@@ -36,6 +36,9 @@ func (s *step) commitReport(r *commit, size int64) error {
 // what is new about it.
 func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 	s.sequenced(max(r.Sequence, r.Generation))
+	if h.outlived(r) {
+		return s.discard(h)
+	}
 	c := r.Custody
 	switch {
 	case born == 0:

@@ -81,7 +81,7 @@ func (r *settlement) apply(s *step) error {
 		// The record is shared: each envelope answers for its part.
 		size = int64(len(r.Report.appendStatement(nil)))
 		if !h.known {
-			// Only in a rebuild: the delivery is long released, its report not.
+			// Only in a rebuild: the delivery is long forgotten, its report not.
 			r.effective = true
 			return s.commitReport(r.Report, size)
 		}
@@ -95,6 +95,10 @@ func (r *settlement) apply(s *step) error {
 		return err
 	}
 	if !settles(d, r.Transport) {
+		if s.rebuilding && h.st.released() && r.Report != nil {
+			// The register has the delivery, and not its report.
+			return s.commitReport(r.Report, s.size-size)
+		}
 		return nil
 	}
 	r.effective = true

@@ -59,6 +59,7 @@ func (s *step) erase(h *held) error {
 	h.st = new(state)
 	s.enlist(h)
 	s.b.Delete(index.EnvelopeKey(h.id))
+	s.b.Delete(index.UnregisteredKey(h.id))
 	for page := 0; ; page++ {
 		found, err := s.v.Has(index.HeaderKey(h.id, page))
 		if err != nil {

@@ -16,6 +16,9 @@ func (s *step) here(c *content) location {
 // takes the place of the record that did.
 func (r *begin) apply(s *step) error {
 	s.sequenced(r.Generation)
+	if over, err := s.over(r.ID, r.Generation); over || err != nil {
+		return err
+	}
 	t, err := transferAt(s.v, r.ID)
 	if err != nil {
 		return err
@@ -79,6 +82,9 @@ func (s *step) dropChunks(id envelope.ID, generation uint64) error {
 // apply adds bytes to a transfer. Where the record that opened it was lost, or
 // stands in a state record that is still to come, the chunk opens it.
 func (r *chunk) apply(s *step) error {
+	if over, err := s.over(r.ID, r.Generation); over || err != nil {
+		return err
+	}
 	t, err := transferAt(s.v, r.ID)
 	if err != nil {
 		return err

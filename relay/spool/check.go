@@ -51,6 +51,13 @@ func Check(cfg Config, report func(Finding)) (err error) {
 	if err := c.records(); err != nil {
 		return fmt.Errorf("check spool %s: %w", cfg.Dir, err)
 	}
+	if err := c.register(); err != nil {
+		return fmt.Errorf("check spool %s: %w", cfg.Dir, err)
+	}
+	for _, d := range s.register.Damage() {
+		c.rewritten = true
+		c.find(envelope.ID{}, "register is damaged at %s, %d bytes: %s", d.Position, d.Length, d.Cause)
+	}
 	for _, d := range s.journal.Damage() {
 		c.find(envelope.ID{}, "journal is damaged at %s, %d bytes: %s", d.Position, d.Length, d.Cause)
 	}
@@ -75,6 +82,11 @@ type checker struct {
 	// interrupted ends the check early; visit is told of every envelope.
 	interrupted func() error
 	visit       func(id envelope.ID, st *state, all []*delivery) error
+
+	// registered are the revisions that the register has, which will be written
+	// again if it is damaged.
+	registered map[envelope.ID]uint64
+	rewritten  bool
 
 	live    map[uint64]int64
 	lengths map[routing.RelayID]int64
@@ -120,6 +132,32 @@ func (c *checker) records() error {
 	})
 }
 
+// register reads the register.
+func (c *checker) register() error {
+	c.registered = make(map[envelope.ID]uint64)
+	return c.s.register.Replay(journal.Position{}, func(rec journal.Record) error {
+		r, err := registered(rec)
+		if err != nil {
+			c.find(envelope.ID{}, "register at %s: %v", rec.Position, err)
+			return nil
+		}
+		c.registered[r.Header.ID] = r.State.Revision
+		return nil
+	})
+}
+
+// inRegister checks that what was released is known without the index, too.
+func (c *checker) inRegister(id envelope.ID, st *state) error {
+	if st.Report || c.rewritten {
+		return nil
+	}
+	marked, err := c.v.Has(index.UnregisteredKey(id))
+	if err == nil && !marked && c.registered[id] != st.Revision {
+		c.find(id, "was released, and the register does not say how it ended")
+	}
+	return err
+}
+
 func (c *checker) envelopes() error {
 	return c.each(index.Envelopes(), func(key, value []byte) error {
 		id := index.ParseID(key)
@@ -163,6 +201,8 @@ func (c *checker) everything(id envelope.ID, st *state) error {
 		c.content(id, st, header)
 	} else if st.Open > 0 || len(st.Shares) > 0 || st.Whole != nil || st.Generation != 0 {
 		c.find(id, "is released, and still has duties or content")
+	} else if err := c.inRegister(id, st); err != nil {
+		return err
 	}
 	if st.Due != 0 {
 		if found, err := c.v.Has(index.ExpiryKey(st.DueAt, st.Due, id)); err != nil {

@@ -256,7 +256,8 @@ func TestKill(t *testing.T) {
 }
 
 // Cut the power at any write: what was not synced is lost in any selection, and
-// the same holds. The index is synced apart; it must never be ahead.
+// the same holds, with and without the index, which is synced apart and must never
+// be ahead.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	for round := range 3 {
@@ -267,7 +268,7 @@ func TestPowerCut(t *testing.T) {
 			cfg := crashConfig(t.TempDir())
 			cfg.FS = d
 			log := newSaid()
-			for range 3 {
+			for life := range 4 {
 				s, err := spool.Open(cfg)
 				if err != nil {
 					t.Fatal(err)
@@ -286,6 +287,9 @@ func TestPowerCut(t *testing.T) {
 					t.Log(err)
 				}
 				d.restore()
+				if life%2 == 1 {
+					withoutIndex(t, cfg)
+				}
 				check(t, cfg)
 				n := start(t, cfg)
 				log.verify(t, n)

@@ -19,7 +19,13 @@ import (
 // hurt changes one byte of the first place in the journal that holds what.
 func hurt(t testing.TB, cfg spool.Config, what []byte) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(cfg.Dir, "journal", "*.segment"))
+	hurtIn(t, cfg, "journal", what)
+}
+
+// hurtIn is hurt for the journal or the register.
+func hurtIn(t testing.TB, cfg spool.Config, log string, what []byte) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(cfg.Dir, log, "*.segment"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +47,7 @@ func hurt(t testing.TB, cfg spool.Config, what []byte) {
 			return
 		}
 	}
-	t.Fatal("the journal does not hold it")
+	t.Fatalf("the %s does not hold it", log)
 }
 
 func TestDamagedContentIsSaid(t *testing.T) {

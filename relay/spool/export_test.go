@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/truclienthong/truc/relay/envelope"
@@ -130,6 +131,37 @@ func (s *Spool) Settlements() (n int, err error) {
 	})
 	return n, err
 }
+
+// InJournal counts the records in the journal about some envelopes.
+func (s *Spool) InJournal(ids ...envelope.ID) (n int, err error) {
+	err = s.journal.Replay(journal.Position{}, func(rec journal.Record) error {
+		r, err := recordOf(rec.Type, rec.Payload)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(r.about(), func(id envelope.ID) bool { return slices.Contains(ids, id) }) {
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+// Unregistered counts what is still to be registered.
+func (s *Spool) Unregistered() (n int) {
+	v := s.store.View()
+	defer v.Close()
+	for it := v.Iterator(index.Unregistered()); ; it.Next() {
+		if !it.Valid() {
+			it.Close()
+			return n
+		}
+		n++
+	}
+}
+
+// RegisterSegments counts the segments of the register.
+func (s *Spool) RegisterSegments() int { return len(s.register.Segments()) }
 
 // Bury states that an envelope was released before a sequence.
 func (s *Spool) Bury(id envelope.ID, before uint64) error {

@@ -36,6 +36,8 @@ type held struct {
 	sequence uint64
 	// renewed: the time until the release begins again.
 	renewed bool
+	// registered: the register has what the state says.
+	registered bool
 }
 
 func (s *step) load(id envelope.ID) (*held, error) {
@@ -296,6 +298,9 @@ func (s *step) save(h *held, now time.Time) {
 func (s *step) write(h *held) {
 	s.enlist(h)
 	h.st.Origins = slices.DeleteFunc(h.st.Origins, func(n uint64) bool { return s.segments[n] == nil })
+	if h.st.released() && !h.st.Report && !h.registered {
+		s.b.Put(index.UnregisteredKey(h.id), nil)
+	}
 	if h.fresh {
 		s.b.Insert(index.EnvelopeKey(h.id), encodeState(h.st))
 	} else {

@@ -99,6 +99,8 @@ type machine struct {
 	store     *index.Store
 	batch     index.Batch
 	woken     woken
+	// rebuilding: the index is built from the register and the whole journal.
+	rebuilding bool
 	// held is Counters.Held, for readers that shall not wait for a record that
 	// is being applied.
 	held atomic.Int64

@@ -157,23 +157,3 @@ func (e *modelEnvelope) become(to map[routing.AgencyCode]routing.RelayID, so fun
 		}
 	}
 }
-
-// learn makes the model what a record says.
-func (e *modelEnvelope) learn(r *envelope.Record) {
-	e.fromSender, e.ingress, e.expiresAt, e.held = r.FromSender, r.Ingress, r.ExpiresAt, r.Held
-	clear(e.deliveries)
-	for _, d := range r.Deliveries {
-		e.deliveries[d.Agency] = &modelDelivery{
-			place: d.Place, home: d.Home, transport: d.Transport,
-			recalled: d.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED,
-		}
-	}
-	clear(e.holders)
-	for _, relay := range r.Holders {
-		e.holders[relay] = true
-	}
-	clear(e.keepers)
-	for _, relay := range r.Keepers {
-		e.keepers[relay] = true
-	}
-}

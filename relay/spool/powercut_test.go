@@ -24,7 +24,7 @@ type disk struct {
 	off   bool
 	// countdown cuts the power at the n-th write or sync from now; 0: never.
 	countdown int
-	locked    bool
+	locked    map[string]bool
 }
 
 type diskFile struct {
@@ -63,7 +63,8 @@ func (d *disk) cutAfter(n int) {
 func (d *disk) restore() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.off, d.countdown, d.locked = false, 0, false
+	d.off, d.countdown = false, 0
+	clear(d.locked)
 	for _, f := range d.files {
 		now := slices.Clone(f.synced)
 		for at := 0; at < len(f.content) && at < len(now); at += 512 {
@@ -77,22 +78,28 @@ func (d *disk) restore() {
 
 func (d *disk) MakeDir(string) error { return nil }
 
-func (d *disk) Lock(string) (io.Closer, error) {
+func (d *disk) Lock(dir string) (io.Closer, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.locked {
+	if d.locked[dir] {
 		return nil, journal.ErrLocked
 	}
-	d.locked = true
-	return unlock{d}, nil
+	if d.locked == nil {
+		d.locked = make(map[string]bool)
+	}
+	d.locked[dir] = true
+	return unlock{d, dir}, nil
 }
 
-type unlock struct{ d *disk }
+type unlock struct {
+	d   *disk
+	dir string
+}
 
 func (u unlock) Close() error {
 	u.d.mu.Lock()
 	defer u.d.mu.Unlock()
-	u.d.locked = false
+	delete(u.d.locked, u.dir)
 	return nil
 }
 

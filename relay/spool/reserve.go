@@ -38,7 +38,7 @@ func (s *Spool) Space() (free, reserve uint64, err error) {
 		reserve = max(4*uint64(s.cfg.SegmentSize), min(total/20, maxReserve))
 	}
 	// New envelopes stop before the journal has to.
-	return free, max(reserve, s.cfg.floor()+uint64(s.cfg.SegmentSize)), nil
+	return free, max(reserve, s.cfg.floor()+uint64(s.cfg.SegmentSize+s.cfg.registerSegment())), nil
 }
 
 func (s *Spool) fs() journal.FS {
@@ -97,8 +97,10 @@ func (s *Spool) keepReserve(ctx context.Context) error {
 			return nil
 		}
 		// A failure here has touched nothing that somebody relies on.
-		if err := s.journal.Stock(); err != nil && !errors.Is(err, syscall.ENOSPC) {
-			s.log.Warn("spare segment could not be set aside", "error", err)
+		for _, j := range []*journal.Journal{s.journal, s.register} {
+			if err := j.Stock(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+				s.log.Warn("spare segment could not be set aside", "error", err)
+			}
 		}
 		free, reserve, err := s.Space()
 		if err != nil {

@@ -142,7 +142,7 @@ func TestSpaceAndReserve(t *testing.T) {
 		"a twentieth of a larger one":   {total: 40 * gib, segment: 64 << 20, want: 2 * gib},
 		"no more than 4 GiB":            {total: 4000 * gib, segment: 64 << 20, want: 4 * gib},
 		"as configured":                 {total: 4000 * gib, segment: 64 << 20, reserve: 777 << 20, want: 777 << 20},
-		"not less than is needed":       {total: 4000 * gib, segment: 64 << 20, reserve: 1, want: 64<<20 + 2*(8+1+8)<<20},
+		"not less than is needed":       {total: 4000 * gib, segment: 64 << 20, reserve: 1, want: (64+16)<<20 + 2*(8+1+8)<<20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := config(t)

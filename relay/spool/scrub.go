@@ -56,12 +56,14 @@ func (s *Spool) scrub(ctx context.Context) error {
 
 func (s *Spool) scrubAll(ctx context.Context, pace func(context.Context, int) error) error {
 	began, before := time.Now(), len(s.journal.Damage())
-	for _, info := range s.journal.Segments() {
-		if !info.Sealed {
-			continue // read by whoever comes for what is in it
-		}
-		if err := s.journal.Verify(ctx, info.Number, pace); err != nil {
-			return err
+	for _, j := range []*journal.Journal{s.journal, s.register} {
+		for _, info := range j.Segments() {
+			if !info.Sealed {
+				continue // read by whoever comes for what is in it
+			}
+			if err := j.Verify(ctx, info.Number, pace); err != nil {
+				return err
+			}
 		}
 	}
 	if err := s.store.Prove(ctx, pace); err != nil {

@@ -19,7 +19,8 @@ import (
 //   - the index on disk says that nothing in it is needed, and reflects a record
 //     of a later segment, so that no replay begins in it;
 //   - every release that it states is stated elsewhere, as long as segments
-//     exist with records that would bring the envelope back in a rebuild.
+//     exist with records that would bring the envelope back in a rebuild;
+//   - the register has everything that was released (register.go).
 //
 // What is still needed in a segment with little left is written again: chunks
 // as moved, the rest of an envelope as one state record. That is appended like
@@ -49,13 +50,18 @@ type cleaner struct {
 	sealed map[uint64]time.Time
 	// stuck is until when a segment is left alone that cannot be emptied yet.
 	stuck map[uint64]time.Time
+	// registerLooked is when old segments of the register were looked for,
+	// registeredUntil when the time of everything in one is over.
+	registerLooked  time.Time
+	registeredUntil map[uint64]time.Time
 }
 
 // reclaim gives segments back until ctx ends.
 func (s *Spool) reclaim(ctx context.Context) error {
 	c := &cleaner{
 		Spool: s, sealed: make(map[uint64]time.Time), stuck: make(map[uint64]time.Time),
-		limit: rate.NewLimiter(rate.Limit(s.cfg.CopyRate), max(s.cfg.CopyRate, 2*maxChunk)),
+		registeredUntil: make(map[uint64]time.Time),
+		limit:           rate.NewLimiter(rate.Limit(s.cfg.CopyRate), max(s.cfg.CopyRate, 2*maxChunk)),
 	}
 	tick := time.NewTicker(s.cfg.reclaimEvery)
 	defer tick.Stop()
@@ -67,6 +73,9 @@ func (s *Spool) reclaim(ctx context.Context) error {
 		}
 		if err := c.recycleDead(ctx); err != nil {
 			return endOf(ctx, err)
+		}
+		if err := c.tendRegister(ctx); err != nil {
+			return endOf(ctx, fmt.Errorf("register: %w", err))
 		}
 		if n, found := c.candidate(); found {
 			if err := c.empty(ctx, n); err != nil {
@@ -93,6 +102,9 @@ func (c *cleaner) recycleDead(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	if len(dead) > 0 {
+		if err := c.registerAll(ctx); err != nil {
+			return err
+		}
 		if err := c.fact(ctx, true, &indexed{Position: reached}); err != nil {
 			return err
 		}

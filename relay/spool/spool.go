@@ -23,7 +23,8 @@
 //     back (quarantine.go). All of it is counted, traced and logged;
 //   - space comes back: what every duty is done with is recycled within seconds,
 //     and the journal takes at most 1.3 times what is alive, and two segments,
-//     apart from a spare one and the files of four damaged ones;
+//     apart from a spare one and the files of four damaged ones; what is known of
+//     an envelope after its release lies in the register (register.go);
 //   - memory does not grow with sizes, queues or recipients that wait; when the
 //     index falls behind, commits wait;
 //   - a write or a sync that fails ends Run, and everything after it is refused
@@ -35,12 +36,13 @@
 // It does not decide who gets what, and does not talk to anybody: Config.Mend
 // does, for bytes that are damaged here. What no other holder has stays damaged
 // (ErrDamaged), and is tried again. An index that is built again knows what is in
-// custody, not what was released before: of that, the trace and the sender's
-// document ids are gone.
+// custody and what was released, not the trace of the latter, nor how many were
+// forgotten.
 //
 // How it works. The journal (spool/journal) is the truth: records of what
 // happened, in order (record.go), and nothing is acknowledged before the sync
-// that covers its record. The machine (machine.go and apply_*.go) turns each
+// that covers its record. What was released is written into the register before
+// the journal lets go of its records. The machine (machine.go and apply_*.go) turns each
 // record into changes of the index (spool/index), which readers look at; the lists
 // follow from the state of each envelope, in one place (members.go). The
 // index reaches the disk later, in large transactions that carry the position
@@ -95,7 +97,8 @@ var (
 
 // Config is everything a spool needs.
 type Config struct {
-	// Dir holds the spool: journal/ and index/ below it. Made if missing.
+	// Dir holds the spool: journal/, register/ and index/ below it. Made if
+	// missing.
 	Dir string
 	// Self is this relay.
 	Self routing.RelayID
@@ -155,6 +158,7 @@ type Spool struct {
 	log        *slog.Logger
 	now        func() time.Time
 	journal    *journal.Journal
+	register   *journal.Journal // see register.go
 	store      *index.Store
 	machine    *machine
 	notify     notifier
@@ -216,7 +220,7 @@ func Open(cfg Config) (*Spool, error) {
 		return nil, fmt.Errorf("open spool %s: %w", cfg.Dir, err)
 	}
 	if err := s.observe(); err != nil {
-		return nil, errors.Join(fmt.Errorf("spool: meter: %w", err), s.store.Close(), s.journal.Close())
+		return nil, errors.Join(fmt.Errorf("spool: meter: %w", err), s.store.Close(), s.register.Close(), s.journal.Close())
 	}
 	return s, nil
 }
@@ -269,8 +273,9 @@ func orDefault[T comparable](v *T, value T) {
 	}
 }
 
-func (c *Config) journalDir() string { return filepath.Join(c.Dir, "journal") }
-func (c *Config) indexDir() string   { return filepath.Join(c.Dir, "index") }
+func (c *Config) journalDir() string  { return filepath.Join(c.Dir, "journal") }
+func (c *Config) indexDir() string    { return filepath.Join(c.Dir, "index") }
+func (c *Config) registerDir() string { return filepath.Join(c.Dir, "register") }
 
 // Run does the work of the spool until ctx ends, and returns the failure that
 // ended it earlier. It runs once; calls that change something wait for it.
@@ -291,6 +296,7 @@ func (s *Spool) Run(ctx context.Context) error {
 	defer stopWorking()
 
 	written := s.start(func() error { return s.journal.Run(writing) })
+	registered := s.start(func() error { return s.register.Run(writing) })
 	flushed := s.start(func() error { return s.store.Run(flushing) })
 	applied := s.start(func() error { return s.applyAll(s.failing) })
 	released := s.start(func() error { return s.releaseDue(working) })
@@ -319,6 +325,7 @@ func (s *Spool) Run(ctx context.Context) error {
 	}
 	stopWriting()
 	<-written
+	<-registered
 	if s.failing.Err() != nil {
 		return fmt.Errorf("spool %s: %w", s.cfg.Dir, context.Cause(s.failing))
 	}
@@ -343,7 +350,7 @@ func (s *Spool) Close() error {
 	var err error
 	s.closing.Do(func() {
 		s.refuseAppends()
-		err = errors.Join(s.observed.Unregister(), s.closeIndex(), s.journal.Close())
+		err = errors.Join(s.observed.Unregister(), s.closeIndex(), s.register.Close(), s.journal.Close())
 		if !s.ran.Swap(true) {
 			close(s.ended)
 		}

@@ -28,9 +28,12 @@ func (s *Spool) open() (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.closeIndex(), s.journal.Close())
+			err = errors.Join(err, s.closeIndex(), s.closeRegister(), s.journal.Close())
 		}
 	}()
+	if err := s.openRegister(); err != nil {
+		return err
+	}
 	err = s.suspected()
 	if err == nil {
 		err = s.openIndex()
@@ -112,6 +115,13 @@ func (s *Spool) catchUp() error {
 	}
 	records := 0
 	s.reflected = m.position
+	m.rebuilding = m.position == journal.Position{}
+	defer func() { m.rebuilding = false }()
+	if m.rebuilding {
+		if err := s.readRegister(); err != nil {
+			return err
+		}
+	}
 	err := s.journal.Replay(m.position, func(rec journal.Record) error {
 		if rec.Position == s.reflected {
 			return nil
@@ -141,6 +151,9 @@ func (s *Spool) catchUp() error {
 	}
 	s.sequence = m.sequence
 	s.reconcile()
+	if err := s.renewRegister(); err != nil {
+		return unfit(err)
+	}
 	if err := s.store.Flush(context.Background()); err != nil {
 		return err
 	}

@@ -86,6 +86,19 @@ var Mutations = []Mutation{
 		Runs: []Run{{Suite: "campaign", Test: "TestKills", Seed: 1, Want: doubled + `|still not so`}},
 	},
 	{
+		Name: "memory of what has ended, when the index is lost",
+		Edits: []Edit{{
+			File: "relay/spool/space.go",
+			Old:  "if err := c.registerAll(ctx); err != nil {",
+			New:  "if err := error(nil); err != nil {",
+		}, {
+			File: "relay/spool/register.go",
+			Old:  "if err := c.registerAll(ctx); err != nil { // so that",
+			New:  "if err := error(nil); err != nil { // so that",
+		}},
+		Runs: []Run{{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=150"}, Want: doubled}},
+	},
+	{
 		Name: "hash check at ingress",
 		Edits: []Edit{{
 			File: "relay/spool/commit.go",

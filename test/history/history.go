@@ -70,7 +70,6 @@ type History struct {
 	documents map[key]*handed
 	envelopes map[envelope.ID]key
 	taken     map[desk]time.Time
-	forgot    map[string][]time.Time
 	found     []Violation
 }
 
@@ -160,8 +159,6 @@ func (h *History) Took(agency string, id envelope.ID, sender, document string, s
 	h.name(k, id)
 	if before, ok := h.taken[place]; ok {
 		h.violate("doubled", "%s took envelope %s (%s) at %s and again at %s", agency, id, document, before.Format(clock), at.Format(clock))
-		v := &h.found[len(h.found)-1]
-		v.agency, v.first = agency, before
 		return
 	}
 	h.taken[place] = at
@@ -177,23 +174,6 @@ const clock = "15:04:05.000"
 
 func (h *History) violate(rule, format string, args ...any) {
 	h.found = append(h.found, Violation{Rule: rule, What: fmt.Sprintf(format, args...)})
-}
-
-// Forgot says that the home of an agency lost at that time what it knew of
-// deliveries that have ended: what the agency took before may come again, and
-// only its own books keep it out (docs/reliability.md).
-func (h *History) Forgot(agency string, at time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.forgot == nil {
-		h.forgot = map[string][]time.Time{}
-	}
-	h.forgot[agency] = append(h.forgot[agency], at)
-}
-
-// forgiven reports whether a violation is none; requires mu.
-func (h *History) forgiven(v Violation) bool {
-	return v.Rule == "doubled" && slices.ContainsFunc(h.forgot[v.agency], v.first.Before)
 }
 
 // Lack is a delivery that was promised and has not come.
@@ -230,7 +210,7 @@ func (h *History) Missing() (lacks []Lack, promised int) {
 func (h *History) Found() []Violation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(h.found), h.forgiven)
+	return slices.Clone(h.found)
 }
 
 // Violations lists everything that is wrong once nothing more will come.

@@ -50,21 +50,6 @@ func TestRules(t *testing.T) {
 			h.Took("A", two, "S", "e", bytes2, noon)
 			h.Took("A", two, "S", "e", bytes2, noon)
 		}, []string{"doubled"}},
-		{"taken twice, its home forgot in between", func(h *history.History) {
-			all(h)
-			h.Forgot("B", noon.Add(time.Second))
-			h.Took("B", one, "S", "d", bytes1, noon.Add(time.Minute))
-		}, nil},
-		{"taken twice, its home forgot before", func(h *history.History) {
-			h.Forgot("B", noon.Add(-time.Second))
-			all(h)
-			h.Took("B", one, "S", "d", bytes1, noon.Add(time.Minute))
-		}, []string{"doubled"}},
-		{"taken twice, another home forgot", func(h *history.History) {
-			all(h)
-			h.Forgot("A", noon.Add(time.Second))
-			h.Took("B", one, "S", "d", bytes1, noon.Add(time.Minute))
-		}, []string{"doubled"}},
 		{"twice under two ids", func(h *history.History) { all(h); h.Took("A", two, "S", "d", bytes1, noon) }, []string{"forked"}},
 		{"two receipts with two ids", func(h *history.History) { all(h); h.Promised("S", "d", two, noon) }, []string{"forked"}},
 		{"one id for two documents", func(h *history.History) { all(h); h.Promised("S", "e", one, noon) }, []string{"forked", "lost"}},

@@ -1,16 +1,11 @@
 package power
 
 import (
-	"bytes"
 	"context"
-	"os"
-	"path/filepath"
-	"regexp"
 	"testing"
 	"time"
 
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
-	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/test/faults/disk"
 	"github.com/truclienthong/truc/test/torture/tally"
 )
@@ -28,7 +23,7 @@ const (
 )
 
 // places are where a fault strikes: all of a relay's data, or one store of it.
-var places = []string{"data/", "data/spool/journal/", "data/spool/index/", "data/raft/"}
+var places = []string{"data/", "data/spool/journal/", "data/spool/register/", "data/spool/index/", "data/raft/"}
 
 // The disk of one relay does wrong under load.
 func TestDiskErrors(t *testing.T) {
@@ -36,7 +31,6 @@ func TestDiskErrors(t *testing.T) {
 	names := []string{failedWrite, failedSync, shortWrite, fullDisk, fullUntold, slowDisk, failedRead, failedStart}
 	rows := kinds(t, "disk healed to a receipt", names...)
 	s := open(t, seed, disk.Config{OwnNames: "data/spool/index/", Drift: seed%2 == 0})
-	s.rots = true
 	if !tally.Long() {
 		// What is most likely to lose something, and one of the others.
 		names = []string{failedSync, names[s.random.IntN(len(names))]}
@@ -111,7 +105,6 @@ func (s *stand) diskError(row *tally.Faults, name string) {
 	s.serving(s.relays)
 	took := time.Since(begun)
 	s.t.Logf("relay %s, %s under %s struck %d times; %s; a receipt after %s", id, name, fault.Under, hits, how, took.Round(time.Millisecond))
-	s.noteForgotten()
 	if found := s.history.Found(); len(found) == 0 {
 		hit.SurvivedIn(took)
 	}
@@ -172,35 +165,6 @@ func (s *stand) endsSoon(id string) bool {
 		<-time.After(50 * time.Millisecond) // a bound, not a step: it goes on if the relay does
 	}
 	return false
-}
-
-// aside is what a relay says when it builds its index again.
-var aside = regexp.MustCompile(`(?m)^time=(\S+) .*msg="index is set aside`)
-
-// noteForgotten tells the history whose homes have built their index again, from
-// a journal that does not keep what has ended.
-func (s *stand) noteForgotten() {
-	homes, err := routing.ReadAgencies(bytes.NewReader(s.m.Layout.Agencies))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, id := range s.relays {
-		log, err := os.ReadFile(filepath.Join(filepath.Dir(s.m.Layout.RelayConfig(id)), "relay.log"))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		for _, found := range aside.FindAllSubmatch(log, -1) {
-			at, err := time.Parse(time.RFC3339Nano, string(found[1]))
-			if err != nil {
-				s.t.Fatal(err)
-			}
-			for _, a := range homes {
-				if a.GetHomeRelayId() == id {
-					s.history.Forgot(a.GetCode(), at)
-				}
-			}
-		}
-	}
 }
 
 func errorText(err error) string {

@@ -40,8 +40,6 @@ type stand struct {
 	disks   map[string]*disk.Disk
 	history history.History
 	entries map[string]*entry
-	// rots: disks do not only forget, and an index may be damaged for good.
-	rots bool
 
 	ctx     context.Context
 	running sync.WaitGroup
@@ -120,9 +118,6 @@ func (s *stand) quiet() {
 // broken fails the test with every rule that is broken.
 func (s *stand) broken() {
 	s.t.Helper()
-	if s.rots {
-		s.noteForgotten()
-	}
 	for _, v := range s.history.Violations() {
 		s.t.Errorf("%v", v)
 	}

@@ -128,15 +128,15 @@ func recordsOf(file string) (all []record) {
 	}
 }
 
-// journalPlace chooses a place in the journal: mostly in a record, more often in
-// its head than its length would have it, else around the records.
-func journalPlace(chance *rand.Rand, spool string) (file string, at int64) {
-	files := filesBelow(spool, "journal/*.segment")
+// logPlace chooses a place in the journal or the register: mostly in a record,
+// more often in its head than its length would have it, else around the records.
+func logPlace(chance *rand.Rand, log string) (file string, at int64) {
+	files := filesBelow(log, "*.segment")
 	if len(files) == 0 {
 		return "", 0
 	}
 	if chance.IntN(20) == 0 {
-		files = append(files, filesBelow(spool, "journal/*.free")...)
+		files = append(files, filesBelow(log, "*.free")...)
 	}
 	// The last ones have what is new.
 	file = files[len(files)-1-min(chance.IntN(len(files)), chance.IntN(len(files)))]

@@ -86,7 +86,12 @@ func (f *field) spoolWound(running bool) wound {
 			return choose(f.chance, "the index", file, at, !running)
 		}
 	}
-	file, at := journalPlace(f.chance, filepath.Join(data, "spool"))
+	if f.chance.IntN(6) == 0 {
+		if file, at := logPlace(f.chance, filepath.Join(data, "spool", "register")); file != "" {
+			return choose(f.chance, "the register", file, at, true)
+		}
+	}
+	file, at := logPlace(f.chance, filepath.Join(data, "spool", "journal"))
 	return choose(f.chance, "the journal", file, at, true)
 }
 

@@ -27,7 +27,7 @@
 //   - what a sender was promised is in the books of each recipient once and
 //     unchanged, nothing is at the wrong desk, no document has two envelopes
 //     (test/history); and what a recipient has confirmed is not given to it again
-//     by a mesh that lost neither disk nor index and moved no agency;
+//     by a mesh that lost no disk and moved no agency, whatever indexes it lost;
 //   - no sender is refused, the outboxes are empty, every Track says done, and the
 //     audit of the mesh balances;
 //   - no relay ends by itself, each starts again, and the spool of each is sound

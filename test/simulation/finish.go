@@ -84,7 +84,9 @@ func (w *world) finish(letters []*letter) {
 		for _, l := range letters {
 			w.until("track of "+l.plan.id+" says done", patience, func() error { return w.tracked(l) })
 		}
-		w.until("the audit balances", patience, w.balanced)
+		if w.until("the audit balances", patience, w.balanced) {
+			w.afterlife(letters)
+		}
 	}
 	w.explain()
 	w.recovered()
@@ -159,18 +161,15 @@ func (w *world) track(l *letter) (*exchangev1.TrackResponse, error) {
 func (w *world) tracked(l *letter) error {
 	track, err := w.track(l)
 	w.mu.Lock()
-	forgot, diskLost, expires := w.forgetful, w.diskLost, w.expires
+	diskLost, expires := w.diskLost, w.expires
 	w.mu.Unlock()
 	if diskLost {
 		return nil // who could tell of it may be gone; its recipients have it
 	}
-	if refusal, ok := envelope.AsRefusal(err); ok && forgot && refusal.Has(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
-		return nil // it had ended before, and the memory of it went with a disk
-	}
 	if err != nil {
 		return err
 	}
-	if n := len(track.GetDeliveries()); n != len(l.to) && !forgot {
+	if n := len(track.GetDeliveries()); n != len(l.to) {
 		return fmt.Errorf("%d deliveries, want %d", n, len(l.to))
 	}
 	for _, d := range track.GetDeliveries() {

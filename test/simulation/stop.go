@@ -68,6 +68,7 @@ const (
 	kindStart   = "relay stopped while it starts"
 	kindRestart = "relay restarted in good order"
 	kindIndex   = "index lost with the crash"
+	kindEnded   = "index lost when all had ended and was recycled"
 	kindClock   = "clock of a relay jumps"
 	kindDisk    = "disk lost, relay comes back empty"
 	kindGivenUp = "disk lost, relay given up (retire --lost)"
@@ -94,7 +95,7 @@ func (s stop) event() event {
 		}
 		n.crash(s.loss, s.silent)
 		if s.wiped {
-			w.forget(true)
+			w.loseDisk()
 			n.disk.wipe()
 		}
 		w.faults.Go(func() { w.comesBack(n, s) })
@@ -159,7 +160,6 @@ func (w *world) comesBack(n *node, s stop) {
 			return
 		}
 		if s.indexLost {
-			w.forget(false)
 			n.disk.dropIndex()
 			w.count(kindIndex, w.since())
 		}
@@ -237,7 +237,7 @@ func (p *plan) drawGivenUp(r *rand.Rand) event {
 		if !n.claim() {
 			return nil
 		}
-		w.forget(true)
+		w.loseDisk()
 		n.giveUp()
 		n.crash(everything, true)
 		n.disk.wipe()
@@ -262,10 +262,9 @@ func (w *world) unclean() {
 	w.clean = false
 }
 
-// forget says that a relay may not know what had ended before.
-func (w *world) forget(disk bool) {
+// loseDisk says that a relay does not know any more what it had.
+func (w *world) loseDisk() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.clean, w.forgetful = false, true
-	w.diskLost = w.diskLost || disk
+	w.clean, w.diskLost = false, true
 }

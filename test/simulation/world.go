@@ -40,12 +40,11 @@ type world struct {
 	trace []string
 	level slog.Level
 	hits  []*hit
-	// clean: no disk and no index was lost, no agency moved, no clock jumped far:
+	// clean: no disk was lost, no agency moved, no clock jumped far:
 	// who has confirmed must never be given the same again.
 	clean bool
-	// forgetful: an index was lost, and with it the memory of what had ended
-	// before; diskLost: a disk.
-	forgetful, diskLost bool
+	// diskLost: a disk was lost, and with it the memory of what had ended.
+	diskLost bool
 	// expires: a clock was so far ahead that envelopes expired.
 	expires bool
 

@@ -38,6 +38,7 @@ import (
 //	waiting   length 1, agency                             entries in that inbox
 //	chain     number modulo chainLength 4                  number 8: the last transactions (chain.go)
 //	quarantine id 16                                       since when; its content is damaged here
+//	unregistered id 16                                     empty; released, and not in the register yet
 //
 // An envelope is in away, origin, sole, dead and held, and counts in usage,
 // because its state says so; package spool keeps all of them in one function.
@@ -72,6 +73,7 @@ const (
 	itemPosition             // the last record applied: segment 8, offset 8
 	itemSequence             // the next sequence to be given out: 8
 	itemCounters             // the relay's counters
+	itemRegister             // the identity of the register that has, but for unregistered, what was released: 16
 )
 
 // Purpose says why an envelope stands in the table expiry.
@@ -98,6 +100,9 @@ func SequenceKey() []byte { return []byte{tableMeta, itemSequence} }
 
 // CountersKey holds the counters.
 func CountersKey() []byte { return []byte{tableMeta, itemCounters} }
+
+// RegisterKey holds the identity of the register.
+func RegisterKey() []byte { return []byte{tableMeta, itemRegister} }
 
 func idKey(table byte, id envelope.ID, room int) []byte {
 	key := make([]byte, 0, 1+len(id)+room)

@@ -187,6 +187,10 @@ func (j *Journal) Segments() []SegmentInfo {
 	return infos
 }
 
+// Identity tells this journal from every other one that the directory may have
+// held; it stays the same as long as a segment is there.
+func (j *Journal) Identity() [16]byte { return j.id }
+
 // Tail is where the next record goes if it fits there: every record written
 // so far is before it.
 func (j *Journal) Tail() Position {

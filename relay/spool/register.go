@@ -1,0 +1,425 @@
+package spool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/spool/index"
+	"github.com/truclienthong/truc/relay/spool/journal"
+)
+
+// The register has the last word on every envelope that was released: how each
+// delivery ended, and which document id it had. Without it only the index would
+// know, and an index that is built again would let a document be delivered, or
+// accepted, a second time. It is a journal of its own (spool/journal), so that
+// what stays for a year does not lie between what goes within seconds, and is not
+// written again and again: a segment goes as a whole when the time of all that is
+// in it is over (Retention.Record).
+//
+// The order of things:
+//
+//  1. A release, and whatever changes an envelope after it, marks the envelope in
+//     the table unregistered, in the change of the index that makes it.
+//  2. Before a segment of the journal is recycled, all that is marked is written
+//     into the register and synced; then the marks go.
+//  3. The segment is recycled.
+//
+// So the records of what was released stand in the journal, or its last word in
+// the register. A kill between 1 and 2 leaves the mark, between 2 and 3 an entry
+// that comes a second time. The later entry about an envelope counts; what came
+// again after its release has later records in the journal.
+//
+// A rebuild reads the register first and the journal behind it. Records of a life
+// that the register has ended are met there as long as their segments are, and
+// skipped (outlived, over).
+//
+// The register's identity stands in the index, so that one that was lost, or put
+// in its place, is noticed; then, and where it is damaged, all that was released
+// is marked, and written again. Relays' reports are not registered: they may come
+// twice.
+
+const (
+	// maxRegisterSegment bounds a segment of the register, in bytes.
+	maxRegisterSegment = 16 << 20
+	// registerBatch bounds what is registered with one sync, in bytes.
+	registerBatch = 4 << 20
+	// registerLook is how often old segments of the register are looked for.
+	registerLook = time.Hour
+	// maxScarce segments of the register that are less than half full are left.
+	maxScarce = 3
+	// maxMarks share a change of the index.
+	maxMarks = 1024
+)
+
+func (c *Config) registerSegment() int64 { return min(c.SegmentSize, maxRegisterSegment) }
+
+func (s *Spool) openRegister() (err error) {
+	s.register, err = journal.Open(journal.Config{
+		Dir: s.cfg.registerDir(), SegmentSize: s.cfg.registerSegment(), PoolSize: 1, Floor: s.cfg.floor(),
+		FS: s.cfg.FS, Logger: s.log,
+	})
+	return err
+}
+
+func (s *Spool) closeRegister() error {
+	if s.register == nil {
+		return nil
+	}
+	return s.register.Close()
+}
+
+// readRegister puts what the register says into an empty index.
+func (s *Spool) readRegister() error {
+	began, now, m := time.Now(), s.now(), s.machine
+	read, bad := 0, 0
+	err := s.register.Replay(journal.Position{}, func(rec journal.Record) error {
+		r, err := registered(rec)
+		if errors.Is(err, errFormat) {
+			bad++
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if read++; r.State.DueAt.Before(now) {
+			return nil // and its document id may be another's by now
+		}
+		if err := m.change(&step{}, r.restore); err != nil {
+			return unfit(fmt.Errorf("restore envelope %s: %w", r.Header.ID, err))
+		}
+		m.woken = woken{}
+		if s.store.Full() {
+			return s.store.Flush(context.Background())
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read register: %w", err)
+	}
+	damaged := bad + len(s.register.Damage())
+	if read > 0 || damaged > 0 {
+		s.log.Warn("restored from the register what was released", "envelopes", read, "damages", damaged, "took", time.Since(began))
+	}
+	if damaged > 0 {
+		return nil // it is renewed
+	}
+	return m.change(&step{}, s.adoptRegister)
+}
+
+// adoptRegister says that the register has what was released.
+func (s *Spool) adoptRegister(st *step) error {
+	id := s.register.Identity()
+	st.b.Put(index.RegisterKey(), id[:])
+	return nil
+}
+
+// registered reads a record of the register.
+func registered(rec journal.Record) (*stateRecord, error) {
+	r, err := recordOf(rec.Type, rec.Payload)
+	if err != nil {
+		return nil, err
+	}
+	st, ok := r.(*stateRecord)
+	if !ok || !st.State.released() {
+		return nil, fmt.Errorf("record of type %d in the register: %w", rec.Type, errFormat)
+	}
+	return st, nil
+}
+
+// restore makes a released envelope known again.
+func (r *stateRecord) restore(s *step) error {
+	h, err := s.load(r.Header.ID)
+	if err != nil || h.known && h.st.outranks(r.State) {
+		return err
+	}
+	if err := s.install(h, r); err != nil {
+		return err
+	}
+	h.registered = true
+	s.write(h)
+	return nil
+}
+
+func (st *state) outranks(other *state) bool {
+	return st.Born > other.Born || st.Born == other.Born && st.Revision > other.Revision
+}
+
+// outlived reports whether a commit belongs to a life of the envelope that has
+// ended, which is met only in a rebuild: what makes a released envelope exist
+// again comes later, and says what was known before.
+func (h *held) outlived(r *commit) bool {
+	return h.known && h.st.released() && !h.st.Report && (r.Sequence <= h.st.Born || r.Born > 0 && r.Prior == nil)
+}
+
+// discard drops a transfer whose commit is outlived.
+func (s *step) discard(h *held) error {
+	t, err := transferAt(s.v, h.id)
+	if err != nil || t == nil || t.Generation > h.st.Last {
+		return err
+	}
+	return s.closeTransfer(h.id, t, true)
+}
+
+// over reports whether, in a rebuild, a transfer brought what was released.
+func (s *step) over(id envelope.ID, generation uint64) (bool, error) {
+	if !s.rebuilding {
+		return false, nil
+	}
+	st, err := envelopeAt(s.v, id)
+	return st != nil && st.released() && generation <= st.Last, err
+}
+
+// renewRegister marks everything that was released, where the index does not say
+// that the register has it. A start that ends early does it again.
+func (s *Spool) renewRegister() error {
+	v := s.store.View()
+	known, _, err := v.Get(index.RegisterKey())
+	v.Close()
+	id := s.register.Identity()
+	if err != nil || bytes.Equal(known, id[:]) {
+		return err
+	}
+	marked := 0
+	err = s.eachReleasedBatch(func(ids []envelope.ID) error {
+		marked += len(ids)
+		if err := s.machine.change(&step{}, markUnregistered(ids)); err != nil {
+			return err
+		}
+		if s.store.Full() {
+			return s.store.Flush(context.Background())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if marked > 0 {
+		s.log.Warn("the register is written again", "envelopes", marked)
+	}
+	return s.machine.change(&step{}, s.adoptRegister)
+}
+
+func markUnregistered(ids []envelope.ID) func(*step) error {
+	return func(st *step) error {
+		for _, id := range ids {
+			st.b.Put(index.UnregisteredKey(id), nil)
+		}
+		return nil
+	}
+}
+
+// eachReleasedBatch gives the ids of everything released that is registered.
+func (s *Spool) eachReleasedBatch(fn func([]envelope.ID) error) error {
+	v := s.store.View()
+	defer v.Close()
+	var ids []envelope.ID
+	err := v.Each(index.Envelopes(), func(key, value []byte) error {
+		st, err := decodeState(value)
+		if err != nil || !st.released() || st.Report {
+			return err
+		}
+		if ids = append(ids, index.ParseID(key)); len(ids) < maxMarks {
+			return nil
+		}
+		err = fn(ids)
+		ids = nil
+		return err
+	})
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	return fn(ids)
+}
+
+// registerAll writes into the register what is marked, and returns when it is
+// durable there.
+func (s *Spool) registerAll(ctx context.Context) error {
+	for {
+		marks, err := s.registerSome(ctx)
+		if err != nil {
+			return fmt.Errorf("register what was released: %w", err)
+		}
+		if len(marks) == 0 {
+			return nil
+		}
+		err = s.change(ctx, func(st *step) error {
+			for id, revision := range marks {
+				now, err := envelopeAt(st.v, id)
+				if err != nil {
+					return err
+				}
+				if now == nil || !now.released() || now.Revision == revision {
+					st.b.Delete(index.UnregisteredKey(id))
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// registerSome registers some of what is marked, and says with which revision.
+func (s *Spool) registerSome(ctx context.Context) (map[envelope.ID]uint64, error) {
+	v := s.store.View()
+	defer v.Close()
+	it := v.Iterator(index.Unregistered())
+	defer it.Close()
+	marks := make(map[envelope.ID]uint64)
+	var entries []journal.Entry
+	size := int64(0)
+	for ; it.Valid() && len(marks) < maxMarks && size < registerBatch; it.Next() {
+		id := index.ParseID(it.Key())
+		marks[id] = 0
+		st, err := envelopeAt(v, id)
+		if err != nil {
+			return nil, err
+		}
+		if st == nil || !st.released() {
+			continue // it came again, or was forgotten
+		}
+		r, err := stateAt(v, id, st)
+		if err != nil {
+			return nil, err
+		}
+		st.Shares, st.Origins = nil, nil // of the journal
+		e := entryOf(r)
+		entries = append(entries, e)
+		size += sizeOf(e)
+		marks[id] = st.Revision
+	}
+	if err := it.Err(); err != nil || len(entries) == 0 {
+		return marks, err
+	}
+	t, err := s.register.Append(ctx, true, entries...)
+	if err != nil {
+		return nil, err
+	}
+	_, err = t.Wait(ctx)
+	return marks, err
+}
+
+// tendRegister gives up segments of the register whose time is over, and writes
+// again what lies in damaged ones, or in nearly empty ones: each start begins a
+// new one.
+func (c *cleaner) tendRegister(ctx context.Context) error {
+	var sealed, scarce []journal.SegmentInfo
+	damaged := false
+	for _, info := range c.register.Segments() {
+		if !info.Sealed {
+			continue
+		}
+		sealed = append(sealed, info)
+		damaged = damaged || info.Damaged
+		if 2*info.Used < info.Size {
+			scarce = append(scarce, info)
+		}
+	}
+	switch {
+	case damaged:
+		c.log.Error("register is damaged: it is written again from the index")
+		return c.moveRegister(ctx, sealed, c.eachReleasedBatch)
+	case len(scarce) >= maxScarce:
+		return c.moveRegister(ctx, scarce, func(fn func([]envelope.ID) error) error { return c.eachRegisteredBatch(scarce, fn) })
+	case time.Since(c.registerLooked) < registerLook:
+		return nil
+	}
+	c.registerLooked = time.Now()
+	if err := c.registerAll(ctx); err != nil { // so that a lost one is whole again soon
+		return err
+	}
+	for _, info := range sealed {
+		until, err := c.lastOf(info.Number)
+		if err != nil {
+			return err
+		}
+		if until.After(c.now()) {
+			return nil // and so are those behind it, or they wait a little
+		}
+		if err := c.register.Recycle(info.Number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachOf gives every record of a segment of the register to fn.
+func (c *cleaner) eachOf(segment uint64, fn func(*stateRecord) error) error {
+	err := c.register.Replay(journal.Position{Segment: segment}, func(rec journal.Record) error {
+		if rec.Segment != segment {
+			return errScanned
+		}
+		r, err := registered(rec)
+		if err != nil {
+			return fmt.Errorf("%s: %w", rec.Position, err)
+		}
+		return fn(r)
+	})
+	if errors.Is(err, errScanned) {
+		return nil
+	}
+	return err
+}
+
+// lastOf is when the last envelope in a segment of the register is forgotten.
+func (c *cleaner) lastOf(segment uint64) (until time.Time, err error) {
+	if known, ok := c.registeredUntil[segment]; ok {
+		return known, nil
+	}
+	err = c.eachOf(segment, func(r *stateRecord) error {
+		if r.State.DueAt.After(until) {
+			until = r.State.DueAt
+		}
+		return nil
+	})
+	if err == nil {
+		c.registeredUntil[segment] = until
+	}
+	return until, err
+}
+
+// eachRegisteredBatch gives the ids of what is known of segments of the register.
+func (c *cleaner) eachRegisteredBatch(segments []journal.SegmentInfo, fn func([]envelope.ID) error) error {
+	for _, info := range segments {
+		var ids []envelope.ID
+		err := c.eachOf(info.Number, func(r *stateRecord) error {
+			if ids = append(ids, r.Header.ID); len(ids) < maxMarks {
+				return nil
+			}
+			batch := ids
+			ids = nil
+			return fn(batch)
+		})
+		if err == nil && len(ids) > 0 {
+			err = fn(ids)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveRegister registers envelopes again, and then lets go of the segments where
+// they were.
+func (c *cleaner) moveRegister(ctx context.Context, segments []journal.SegmentInfo, each func(func([]envelope.ID) error) error) error {
+	err := each(func(ids []envelope.ID) error { return c.change(ctx, markUnregistered(ids)) })
+	if err != nil {
+		return err
+	}
+	if err := c.registerAll(ctx); err != nil {
+		return err
+	}
+	for _, info := range segments {
+		if err := c.register.Recycle(info.Number); err != nil {
+			return err
+		}
+		delete(c.registeredUntil, info.Number)
+	}
+	return nil
+}
