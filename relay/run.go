@@ -154,7 +154,7 @@ func (r *Relay) open() (_ *parts, err error) {
 	store := store{Spool: p.spool, levels: &r.levels}
 
 	if p.ledger, err = ledger.New(ledger.Config{
-		Self: c.ID, Spool: store, Directory: c.Directory, Peers: p.peers,
+		Self: c.ID, Spool: store, Directory: c.Directory, Peers: p.peers, Report: store.report, Clock: c.Clock,
 		Logger: c.Logger, Meter: meter, Tracer: tracer,
 	}); err != nil {
 		return nil, err

@@ -60,6 +60,25 @@ func (s store) begin(ctx context.Context, c *envelope.Custody) (*filling, error)
 	return &filling{Incoming: in, levels: s.levels}, nil
 }
 
+// report takes custody of a report, which has no content.
+func (s store) report(ctx context.Context, c *envelope.Custody) error {
+	in, err := s.begin(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if _, repeat := in.Repeat(); repeat {
+		return nil
+	}
+	_, err = in.Commit(ctx)
+	return err
+}
+
+// Say keeps what an envelope says of a document.
+func (s store) Say(ctx context.Context, said envelope.Said) error {
+	return refusalOf(s.Spool.Say(ctx, said))
+}
+
 func (s store) Record(id envelope.ID) (*envelope.Record, error) {
 	record, err := s.Spool.Record(id)
 	return record, refusalOf(err)

@@ -42,12 +42,13 @@ time.
 Completion of commands and flags in the shell: connector completion --help.`,
 		Example: `  connector send --to H26,H48 --subject "V/v họp giao ban" --number 12 --notation UBND-VP congvan.pdf phuluc.docx
   connector receive --out /srv/vanban/den --watch
+  connector status 0198c1de-7a52-8f00-9d6c-2b6d1f0e4a11 03
   connector track 0198c1de-7a52-8f00-9d6c-2b6d1f0e4a11
   connector outbox --tend
   connector agencies --search "hà nội"`,
 	}
 	options := cli.AddOptions(root)
-	root.AddCommand(newSend(options), newReceive(options), newTrack(options), newOutbox(options), newAgencies(options))
+	root.AddCommand(newSend(options), newReceive(options), newTrack(options), newStatus(options), newRecall(options), newOutbox(options), newAgencies(options))
 	return root
 }
 

@@ -64,6 +64,9 @@ compared with the sender's SHA-256; only then is the envelope confirmed, and lea
 the inbox. Interrupted at any moment, the command goes on where it stopped when it
 is run again. While at work it uses hidden folders in DIR; leave them alone.
 
+A document that its sender took back before it was confirmed is removed again, which
+standard error tells, and is not printed.
+
 An envelope is printed once it is confirmed. One that could not be saved stays in
 the inbox, the reason is on standard error, and the exit code is 1. One that takes
 long does not hold up those behind it, except with --max.
@@ -260,6 +263,14 @@ func (r *receiver) take(ctx context.Context, arrival *agency.Arrival) error {
 		return err
 	}
 	if err := arrival.Confirm(ctx); err != nil {
+		if recalled := (*agency.RecalledError)(nil); errors.As(err, &recalled) {
+			// It is not in the books yet, and is not to come there.
+			err = os.RemoveAll(saved.Dir)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			fmt.Fprintf(r.cmd.ErrOrStderr(), "%s: taken back by %s before it was confirmed; removed\n",
+				arrival.ID, arrival.Envelope.GetHeader().GetSender().GetCode())
+		}
 		return err
 	}
 	header := arrival.Envelope.GetHeader()

@@ -39,9 +39,24 @@ type trackDelivery struct {
 	Home      string `json:"home"`
 	Transport string `json:"transport"`
 	Status    string `json:"status"`
+	Phase     string `json:"phase"`
+	Asked     string `json:"asked"`
 	Reason    string `json:"reason"`
 	Note      string `json:"note"`
 	UpdatedAt string `json:"updated_at"`
+
+	Statements []trackStatement `json:"statements"`
+}
+
+type trackStatement struct {
+	Code       string `json:"code"`
+	Business   string `json:"business"`
+	By         string `json:"by"`
+	At         string `json:"at"`
+	AcceptedAt string `json:"accepted_at"`
+	Note       string `json:"note"`
+	EnvelopeID string `json:"envelope_id"`
+	Moved      bool   `json:"moved"`
 }
 
 type trackEvent struct {
@@ -69,12 +84,15 @@ the recipient's inbox), done (safely at the recipient), fail (given up). reason
 says why it failed: expired, refused_by_recipient, recalled and others, note what
 was said to it. A failed delivery is no failure of this command.
 
-status is what the recipient said last: 01 arrived, 02 returned, 03 accepted into
-its books, 04 assigned, 05 in work, 06 finished.
+status is the last code that counts, phase what all statements of the recipient come
+to: sent (nothing was said yet), arrived (01), returned (02), accepted (03), assigned
+(04), processing (05), finished (06), recalled. asked is what the sender asks and
+the recipient has not answered yet: recall or change. statements are all that was
+said, with the time, by whom, and whether it moved the phase.
 
 Fields with -o json: envelope_id, document_id, sender, subject, receipt (relay,
 accepted_at, copies, recipients, content_size), deliveries (agency, home,
-transport, status, reason, note, updated_at), events (at, relay, action, peer,
+transport, status, phase, asked, reason, note, updated_at, statements), events (at, relay, action, peer,
 agency, note), silent_relays (asked for events, did not answer). Times are ISO 8601
 in Vietnam time.`,
 		Example: `  connector track 0198c1de-7a52-8f00-9d6c-2b6d1f0e4a11
@@ -133,7 +151,8 @@ func trackResultOf(answer *exchangev1.TrackResponse) trackResult {
 		result.Deliveries = append(result.Deliveries, trackDelivery{
 			Agency: d.GetAgencyCode(), Home: d.GetHomeRelayId(), Transport: name(d.GetTransport().String(), "TRANSPORT_STATUS_"),
 			Status: statusCode(d.GetStatus()), Reason: name(d.GetReason().String(), "ERROR_REASON_"),
-			Note: d.GetNote(), UpdatedAt: stamp(d.GetUpdatedAt()),
+			Phase: name(d.GetPhase().String(), "PHASE_"), Asked: asked(d.GetAsked()),
+			Note: d.GetNote(), UpdatedAt: stamp(d.GetUpdatedAt()), Statements: statements(d),
 		})
 	}
 	for _, e := range answer.GetEvents() {
@@ -143,6 +162,33 @@ func trackResultOf(answer *exchangev1.TrackResponse) trackResult {
 		})
 	}
 	return result
+}
+
+func asked(q exchangev1.Question) string {
+	if q == exchangev1.Question_QUESTION_NOTHING {
+		return ""
+	}
+	return name(q.String(), "QUESTION_")
+}
+
+func statements(d *exchangev1.Delivery) []trackStatement {
+	all := []trackStatement{}
+	for _, s := range d.GetStatements() {
+		t := trackStatement{
+			Code: s.GetCode(), By: "recipient", At: stamp(s.GetAt()), AcceptedAt: stamp(s.GetAcceptedAt()), Note: s.GetNote(), Moved: s.GetMoved(),
+		}
+		if s.GetBySender() {
+			t.By = "sender"
+		}
+		if s.GetBusiness() != exchangev1.BusinessType_BUSINESS_TYPE_NEW {
+			t.Business = name(s.GetBusiness().String(), "BUSINESS_TYPE_")
+		}
+		if id, err := envelope.IDFromBytes(s.GetEnvelopeId()); err == nil {
+			t.EnvelopeID = id.String()
+		}
+		all = append(all, t)
+	}
+	return all
 }
 
 // stamp writes a time of the mesh; "" where there is none.
@@ -183,14 +229,15 @@ func (t trackResult) write(w io.Writer, out *cli.Output) error {
 	fmt.Fprintf(w, "accepted by relay %s at %s, copies %d, recipients %d, bytes %d\n",
 		t.Receipt.Relay, orDash(t.Receipt.AcceptedAt), t.Receipt.Copies, t.Receipt.Recipients, t.Receipt.ContentSize)
 	err := out.Table(func(w io.Writer) error {
-		fmt.Fprint(w, "\nrecipient\thome\ttransport\tstatus\tsince\treason\n")
+		fmt.Fprint(w, "\nrecipient\thome\ttransport\tstatus\tphase\tasked\tsince\treason\n")
 		for _, d := range t.Deliveries {
 			note := d.Reason
 			if d.Reason != "" && d.Note != "" {
 				note += ": "
 			}
 			note += d.Note
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Agency, orDash(d.Home), d.Transport, orDash(d.Status), orDash(d.UpdatedAt), cli.OneLine(note))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Agency, orDash(d.Home), d.Transport, orDash(d.Status),
+				d.Phase, orDash(d.Asked), orDash(d.UpdatedAt), cli.OneLine(note))
 		}
 		return nil
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -165,9 +166,12 @@ func (c *Client) take(ctx context.Context, response *exchangev1.ReceiveResponse)
 }
 
 // Confirm states that envelopes are durable on the agency's side: they leave
-// the inbox, and their senders learn of it. Confirming twice is harmless.
+// the inbox, and their senders learn of it. Confirming twice is harmless. The
+// error is a *RecalledError where senders took some of them back before: those are
+// to be destroyed, the others are confirmed.
 func (c *Client) Confirm(ctx context.Context, ids ...envelope.ID) error {
 	const most = 1000 // ConfirmRequest.envelope_ids
+	var recalled []envelope.ID
 	for len(ids) > 0 {
 		batch := ids[:min(len(ids), most)]
 		ids = ids[len(batch):]
@@ -177,7 +181,12 @@ func (c *Client) Confirm(ctx context.Context, ids ...envelope.ID) error {
 		}
 		c.books.confirming(batch)
 		err := c.call(ctx, "confirm", batch[0], func(ctx context.Context, r *relay) error {
-			_, err := r.exchange.Confirm(ctx, request)
+			answer, err := r.exchange.Confirm(ctx, request)
+			for _, b := range answer.GetRecalledIds() {
+				if id, err := envelope.IDFromBytes(b); err == nil && !slices.Contains(recalled, id) {
+					recalled = append(recalled, id)
+				}
+			}
 			return err
 		})
 		if err != nil {
@@ -187,7 +196,22 @@ func (c *Client) Confirm(ctx context.Context, ids ...envelope.ID) error {
 		// have it when it was asked: its sender would never learn of it.
 		ids = append(ids[:len(ids):len(ids)], c.books.confirmed(batch)...)
 	}
+	if len(recalled) > 0 {
+		return &RecalledError{IDs: recalled}
+	}
 	return nil
+}
+
+// RecalledError says that envelopes were taken back by their senders before they
+// were confirmed: what was received of them is not to enter the books, and to be
+// destroyed (ND30 Art. 18).
+type RecalledError struct{ IDs []envelope.ID }
+
+func (e *RecalledError) Error() string {
+	if len(e.IDs) == 1 {
+		return fmt.Sprintf("envelope %s was taken back by its sender before it was confirmed", e.IDs[0])
+	}
+	return fmt.Sprintf("%d envelopes were taken back by their senders before they were confirmed, the first %s", len(e.IDs), e.IDs[0])
 }
 
 // Arrival is one envelope given out of the inbox.

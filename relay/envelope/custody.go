@@ -4,6 +4,7 @@ import (
 	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -143,10 +144,23 @@ type Delivery struct {
 	// Home is the relay that delivers, as far as this one knows.
 	Home      routing.RelayID
 	Transport exchangev1.TransportStatus
-	Status    exchangev1.StatusCode
 	Reason    exchangev1.ErrorReason
 	Note      string
 	UpdatedAt time.Time
+	// Life is what was said of the document at this recipient, as its ingress
+	// knows it; nil: nothing.
+	Life *lifecycle.Life
+}
+
+// State is where the document stands at the recipient. What was taken back
+// before it was fetched is recalled, whatever was said.
+func (d *Delivery) State() lifecycle.State {
+	s := d.Life.State()
+	if d.Place == Settled && d.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED &&
+		d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL {
+		s.Phase, s.Asked = lifecycle.Recalled, lifecycle.Nothing
+	}
+	return s
 }
 
 // Receipt states what this relay holds of the record.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -37,6 +38,16 @@ type Settlement struct {
 	// Report tells the ingress relay; custody of it is taken in the same step.
 	// Nil where this relay is the ingress.
 	Report *Custody
+}
+
+// Said is the fact that an envelope says something of a document at recipients.
+// It is heard once from each envelope, however often it comes.
+type Said struct {
+	// ID is the document's, Source the envelope's that says it.
+	ID, Source ID
+	// Agencies are the recipients at whom it is said.
+	Agencies []routing.AgencyCode
+	lifecycle.Statement
 }
 
 // Reroute moves recipients of one duty to others, because their home moved.

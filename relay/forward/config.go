@@ -96,6 +96,9 @@ type Peers interface {
 type Reports interface {
 	// Apply is durable on return and harmless when repeated.
 	Apply(ctx context.Context, report *envelope.Custody) error
+	// Heard is told of what has just come into inboxes here, before that is
+	// acknowledged; it is durable on return and harmless when repeated.
+	Heard(ctx context.Context, record *envelope.Record) error
 }
 
 // Config is everything a Forwarder needs. Fields without a comment on a

@@ -215,7 +215,7 @@ func (f *Forwarder) assign(x *examined, purpose relayv1.Purpose, destination rou
 	switch purpose {
 	case relayv1.Purpose_PURPOSE_REPORT:
 		x.report = true
-		if _, err := envelope.ParseReport(c); err != nil {
+		if err := envelope.CheckReport(c); err != nil {
 			return envelope.Refuse(invalidField, "offer.header: %v", err)
 		}
 		return nil

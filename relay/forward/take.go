@@ -62,7 +62,7 @@ func (t *taking) take(ctx context.Context) (*relayv1.OfferAccepted, error) {
 		if err != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
-		return f.repeat(record, x), nil
+		return f.repeat(ctx, record, x)
 	case err != nil:
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (t *taking) take(ctx context.Context) (*relayv1.OfferAccepted, error) {
 	}
 	defer incoming.Close()
 	if record, ok := incoming.Repeat(); ok {
-		return f.repeat(record, x), nil
+		return f.repeat(ctx, record, x)
 	}
 	if err := t.receive(ctx, x.custody, incoming); err != nil {
 		return nil, err
@@ -92,12 +92,18 @@ func (t *taking) take(ctx context.Context) (*relayv1.OfferAccepted, error) {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
 	f.damage.forget(record.ID)
+	if err := f.Reports.Heard(ctx, record); err != nil {
+		return nil, fmt.Errorf("hear what it says: %w", err)
+	}
 	return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Refused: x.refused}, nil
 }
 
 // repeat answers an offer of what is known here already.
-func (f *Forwarder) repeat(record *envelope.Record, x *examined) *relayv1.OfferAccepted {
-	return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Repeat: true, Refused: x.refused, Released: record.ContentReleased}
+func (f *Forwarder) repeat(ctx context.Context, record *envelope.Record, x *examined) (*relayv1.OfferAccepted, error) {
+	if err := f.Reports.Heard(ctx, record); err != nil {
+		return nil, fmt.Errorf("hear what it says: %w", err)
+	}
+	return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Repeat: true, Refused: x.refused, Released: record.ContentReleased}, nil
 }
 
 // receive writes the content, which is in the offer or comes in chunks.

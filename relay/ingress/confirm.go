@@ -41,12 +41,15 @@ func (s *Service) settle(ctx context.Context, agency routing.AgencyCode, req *ex
 		return nil, err
 	}
 	var settlements []envelope.Settlement
+	var recalled [][]byte
 	for _, id := range ids {
 		settlement, ok, err := s.settlement(ctx, agency, id)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if ok {
+		case ok && settlement.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED:
+			recalled = append(recalled, id[:])
+		case ok:
 			settlements = append(settlements, settlement)
 		}
 	}
@@ -60,18 +63,15 @@ func (s *Service) settle(ctx context.Context, agency routing.AgencyCode, req *ex
 	// for them.
 	s.streams.confirm(agency, ids)
 	return &exchangev1.ConfirmResponse{
-		Confirmed: uint32(settled), Repeats: uint32(len(req.GetEnvelopeIds()) - settled),
+		Confirmed: uint32(settled), Repeats: uint32(len(req.GetEnvelopeIds()) - settled), RecalledIds: recalled,
 	}, nil
 }
 
-// lapsed reports whether a delivery was given up because its time was over. A
-// recipient who received it before, and made it durable meanwhile, confirms what
-// is true all the same.
-func lapsed(record *envelope.Record, agency routing.AgencyCode) bool {
+// gaveUp reports whether a delivery was given up for that reason.
+func gaveUp(record *envelope.Record, agency routing.AgencyCode, why exchangev1.ErrorReason) bool {
 	return slices.ContainsFunc(record.Deliveries, func(d envelope.Delivery) bool {
 		return d.Agency == agency && d.Place == envelope.Settled &&
-			d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL &&
-			d.Reason == exchangev1.ErrorReason_ERROR_REASON_EXPIRED
+			d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL && d.Reason == why
 	})
 }
 
@@ -100,7 +100,9 @@ func confirmIDs(req *exchangev1.ConfirmRequest) ([]envelope.ID, error) {
 }
 
 // settlement is what confirming one envelope means here; false where there is
-// nothing to settle.
+// nothing to settle. Who received it before its time was over, and made it durable
+// meanwhile, confirms what is true all the same; what its sender has taken back
+// stays so, and the recipient is told.
 func (s *Service) settlement(ctx context.Context, agency routing.AgencyCode, id envelope.ID) (envelope.Settlement, bool, error) {
 	record, err := s.config.Spool.Record(id)
 	if isReason(err, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
@@ -109,7 +111,10 @@ func (s *Service) settlement(ctx context.Context, agency routing.AgencyCode, id 
 	if err != nil {
 		return envelope.Settlement{}, false, fmt.Errorf("confirm %s for %s: %w", id, agency, err)
 	}
-	if !slices.Contains(record.Inboxes, agency) && !lapsed(record, agency) {
+	if recalled := exchangev1.ErrorReason_ERROR_REASON_RECALLED; gaveUp(record, agency, recalled) {
+		return envelope.Settlement{ID: id, Agency: agency, Reason: recalled}, true, nil
+	}
+	if !slices.Contains(record.Inboxes, agency) && !gaveUp(record, agency, exchangev1.ErrorReason_ERROR_REASON_EXPIRED) {
 		return envelope.Settlement{}, false, nil
 	}
 	ctx, span := s.span(continueTrace(ctx, record.TraceParent, record.TraceState), "confirm", id)

@@ -222,6 +222,12 @@ func (noLedger) Track(_ context.Context, agency routing.AgencyCode, _ *exchangev
 	return &exchangev1.TrackResponse{SilentRelayIds: []string{string(agency)}}, nil
 }
 
+func (noLedger) Judge(context.Context, routing.AgencyCode, *exchangev1.Header) (
+	func(context.Context, *envelope.Record) error, []envelope.Problem, error,
+) {
+	return func(context.Context, *envelope.Record) error { return nil }, nil, nil
+}
+
 // proxySide serves the part of PeerService that ingress has.
 type proxySide struct {
 	relayv1.UnimplementedPeerServiceServer

@@ -15,6 +15,7 @@ import (
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -133,12 +134,17 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 				return nil, false, nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_DAMAGED,
 					"envelope %s is accepted here, and its content is damaged; hand it in at another relay, from which it is mended", sub.id)
 			}
-			return record, ok, warnings, err
+			return s.heard(ctx, sub, record, ok, warnings, err)
 		}
 	}
 	if err := s.config.Accepting(); err != nil {
 		return nil, false, nil, err
 	}
+	hear, faults, err := s.judge(ctx, sub, problems)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	problems = append(problems, faults...)
 	custody, err := s.plan(ctx, sub, problems)
 	if err != nil {
 		return nil, false, nil, err
@@ -150,7 +156,7 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 	}
 	defer s.release(sub, incoming)
 	if record, ok := incoming.Repeat(); ok {
-		return record, true, warnings, nil
+		return record, true, warnings, hear(ctx, record)
 	}
 	redeem, err := s.pledge(sub.sender, custody.Size())
 	if err != nil {
@@ -166,7 +172,36 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 		return nil, false, nil, err
 	}
 	record, err := incoming.Commit(ctx)
+	if err == nil {
+		err = hear(ctx, record)
+	}
 	return record, false, warnings, err
+}
+
+// judge asks the ledger about an envelope that says something of a document,
+// unless its header is wrong anyway.
+func (s *Service) judge(ctx context.Context, sub *submission, problems []envelope.Problem) (
+	hear func(context.Context, *envelope.Record) error, faults []envelope.Problem, err error,
+) {
+	if len(problems) > 0 || !lifecycle.Speaks(sub.header) {
+		return func(context.Context, *envelope.Record) error { return nil }, nil, nil
+	}
+	return s.config.Ledger.Judge(ctx, sub.sender, sub.header)
+}
+
+// heard sees to it that what an envelope says that was accepted before is kept:
+// its sender may not have been answered the first time because it was not.
+func (s *Service) heard(ctx context.Context, sub *submission, record *envelope.Record, ok bool, warnings []*exchangev1.Warning, err error) (
+	*envelope.Record, bool, []*exchangev1.Warning, error,
+) {
+	if err != nil || !lifecycle.Speaks(sub.header) {
+		return record, ok, warnings, err
+	}
+	hear, _, err := s.config.Ledger.Judge(ctx, sub.sender, sub.header)
+	if err == nil {
+		err = hear(ctx, record)
+	}
+	return record, ok, warnings, err
 }
 
 // release lets go of a transfer. What was accepted is durable by then, and

@@ -46,12 +46,8 @@ func (l *Ledger) Inquire(_ context.Context, req *relayv1.InquireRequest) (*relay
 			PeerRelayId: string(event.Peer), AgencyCode: string(event.Agency), Note: event.Note,
 		})
 	}
-	for _, delivery := range record.Deliveries {
-		response.Deliveries = append(response.Deliveries, &exchangev1.Delivery{
-			AgencyCode: string(delivery.Agency), HomeRelayId: string(delivery.Home),
-			Transport: delivery.Transport, Status: delivery.Status,
-			Note: delivery.Note, Reason: delivery.Reason, UpdatedAt: timestamppb.New(delivery.UpdatedAt),
-		})
+	for i := range record.Deliveries {
+		response.Deliveries = append(response.Deliveries, deliveryOf(&record.Deliveries[i]))
 	}
 	return response, nil
 }

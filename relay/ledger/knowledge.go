@@ -104,9 +104,9 @@ func better(a, b *exchangev1.Delivery) *exchangev1.Delivery {
 		cmp.Compare(certainty(a.GetTransport()), certainty(b.GetTransport())),
 		a.GetUpdatedAt().AsTime().Compare(b.GetUpdatedAt().AsTime()),
 	); order < 0 {
-		return b
+		return withLife(b, a)
 	}
-	return a
+	return withLife(a, b)
 }
 
 // certainty ranks transport statuses; done is final, whatever others still

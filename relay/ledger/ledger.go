@@ -2,7 +2,8 @@
 // recipients (Track), to other relays (Inquire, Reconcile), to operators for
 // the whole mesh (Trace). It takes what other relays report about deliveries of
 // envelopes that were accepted here (Apply), and proves that nothing accepted
-// here is missing (Audit).
+// here is missing (Audit). It keeps the life of the documents that were accepted
+// here: what their senders and recipients say of them (statement.go).
 //
 // It promises:
 //   - A sender sees every delivery of its envelope, a recipient only its own;
@@ -44,6 +45,9 @@ type Spool interface {
 	Events(id envelope.ID) ([]envelope.Event, error)
 	// Settle ends deliveries, durable on return; a repeat changes nothing.
 	Settle(ctx context.Context, settlements []envelope.Settlement) (int, error)
+	// Say keeps what an envelope says of a document, durable on return; a repeat
+	// changes nothing.
+	Say(ctx context.Context, said envelope.Said) error
 }
 
 // Directory is this relay's copy of the directory.
@@ -64,13 +68,18 @@ type Config struct {
 	Spool     Spool
 	Directory Directory
 	Peers     Peers
+	// Report takes custody of a report to another relay, durable on return; a
+	// repeat changes nothing.
+	Report func(ctx context.Context, report *envelope.Custody) error
 	// Caller tells who calls; nil: by the certificate of the channel.
 	Caller func(ctx context.Context) (tls.Identity, bool)
 	// AskTimeout bounds how long other relays are waited for; 0: 3 seconds.
 	AskTimeout time.Duration
-	Logger     *slog.Logger
-	Meter      metric.Meter
-	Tracer     trace.Tracer
+	// Clock tells the time; nil: time.Now.
+	Clock  func() time.Time
+	Logger *slog.Logger
+	Meter  metric.Meter
+	Tracer trace.Tracer
 }
 
 // Ledger answers questions; it runs nothing of its own.
@@ -84,8 +93,11 @@ const defaultAskTimeout = 3 * time.Second
 
 // New checks the configuration.
 func New(c Config) (*Ledger, error) {
-	if c.Self == "" || c.Spool == nil || c.Directory == nil || c.Peers == nil {
-		return nil, errors.New("ledger: self, spool, directory and peers are all needed")
+	if c.Self == "" || c.Spool == nil || c.Directory == nil || c.Peers == nil || c.Report == nil {
+		return nil, errors.New("ledger: self, spool, directory, peers and report are all needed")
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
 	}
 	if c.AskTimeout <= 0 {
 		c.AskTimeout = defaultAskTimeout

@@ -34,6 +34,18 @@ type memory struct {
 	records map[envelope.ID]*envelope.Record
 	events  map[envelope.ID][]envelope.Event
 	settled []envelope.Settlement
+	said    []envelope.Said
+	reports []*envelope.Custody
+}
+
+func (m *memory) Say(_ context.Context, said envelope.Said) error {
+	m.said = append(m.said, said)
+	return nil
+}
+
+func (m *memory) report(_ context.Context, report *envelope.Custody) error {
+	m.reports = append(m.reports, report)
+	return nil
 }
 
 func (m *memory) Record(id envelope.ID) (*envelope.Record, error) {
@@ -132,7 +144,7 @@ func newMesh(t *testing.T) *mesh {
 			Relay: &directoryv1.Relay{Id: string(id), Region: string(id), Address: string(id) + ":7400"}}}})
 		m.spools[id] = &memory{records: map[envelope.ID]*envelope.Record{}, events: map[envelope.ID][]envelope.Event{}}
 		var err error
-		if m.ledgers[id], err = ledger.New(ledger.Config{Self: id, Spool: m.spools[id], Directory: m.directory, Peers: m}); err != nil {
+		if m.ledgers[id], err = ledger.New(ledger.Config{Self: id, Spool: m.spools[id], Directory: m.directory, Peers: m, Report: m.spools[id].report}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -105,7 +105,7 @@ func (r *reconciliation) standing(code string, d *envelope.Delivery) *relayv1.St
 	}
 	standing.Place = relayv1.Place(d.Place)
 	standing.Delivery = &exchangev1.Delivery{
-		AgencyCode: code, HomeRelayId: string(d.Home), Transport: d.Transport, Status: d.Status,
+		AgencyCode: code, HomeRelayId: string(d.Home), Transport: d.Transport,
 		Reason: d.Reason, UpdatedAt: timestamppb.New(d.UpdatedAt),
 	}
 	if len(d.Note) <= r.notes {

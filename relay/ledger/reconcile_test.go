@@ -19,7 +19,7 @@ import (
 // asked returns a ledger of the relay that takes every caller for this one.
 func (m *mesh) asked(relay, caller routing.RelayID) *ledger.Ledger {
 	m.t.Helper()
-	l, err := ledger.New(ledger.Config{Self: relay, Spool: m.spools[relay], Directory: m.directory, Peers: m,
+	l, err := ledger.New(ledger.Config{Self: relay, Spool: m.spools[relay], Directory: m.directory, Peers: m, Report: m.spools[relay].report,
 		Caller: func(context.Context) (tls.Identity, bool) {
 			return tls.Identity{TrustDomain: "truc.test", Kind: tls.KindRelay, Name: string(caller)}, true
 		}})

@@ -28,7 +28,11 @@ import (
 // a delivery was given up ends no life that it was given after: such a report is
 // taken, and changes nothing.
 func (l *Ledger) Apply(ctx context.Context, report *envelope.Custody) error {
-	err := l.apply(ctx, report)
+	apply := l.apply
+	if header, err := envelope.ParseCanonical(report.Header); err == nil && envelope.IsStatement(header) {
+		apply = l.applyStatement
+	}
+	err := apply(ctx, report)
 	outcome := "applied"
 	if err != nil {
 		outcome = "refused"

@@ -3,9 +3,10 @@
 // asks for afterwards (recall, update, replacement) with the recipient's answer.
 //
 // It is pure: a State, a Statement, and what follows. Who keeps statements, and
-// how they travel, is the business of others. The state of a delivery is the
-// fold of all statements about it in the order of their times (Fold), so relays
-// that have heard the same things agree, whatever order they heard them in.
+// how they travel, is the business of others (the ingress of the document keeps
+// them: Life). The state of a delivery is the fold of all statements about it in
+// the order in which relays accepted them (Fold), so what they come to does not
+// hang on the ways that they took: an answer is accepted behind its question.
 //
 // What it promises:
 //

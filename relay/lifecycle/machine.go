@@ -64,6 +64,9 @@ var moves = [...]map[Act]Phase{
 // says is who may say what. Other is for both.
 var says = [acts]Party{AsksRecall: Sender, Updates: Sender, Replaces: Sender, IsWithdrawn: Mesh}
 
+// Speaker is who says an act; of one that is not in the standard either may be.
+func Speaker(a Act) Party { return says[a] }
+
 // needReason are the acts that must say why.
 var needReason = [acts]bool{SaysReturned: true, AsksRecall: true, Disagrees: true, Updates: true, Replaces: true}
 
@@ -146,11 +149,11 @@ func (s State) fault(said Statement) Fault {
 	return NoFault
 }
 
-// Fold is the state after all statements, in the order of their times; those of
-// one time in the order in which they are given.
+// Fold is the state after all statements, in the order in which relays accepted
+// them; those of one time in the order in which they are given.
 func Fold(all []Statement) State {
 	sorted := slices.Clone(all)
-	slices.SortStableFunc(sorted, func(a, b Statement) int { return a.At.Compare(b.At) })
+	slices.SortStableFunc(sorted, Statement.Before)
 	var s State
 	for _, said := range sorted {
 		s, _ = s.Next(said)

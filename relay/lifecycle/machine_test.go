@@ -15,7 +15,8 @@ var noon = time.Date(2026, 11, 20, 5, 0, 0, 0, time.UTC)
 
 // say is a statement with everything that it needs, n minutes after noon.
 func say(what string, n int) Statement {
-	s := Statement{At: noon.Add(time.Duration(n) * time.Minute), Note: "vì lý do " + what}
+	at := noon.Add(time.Duration(n) * time.Minute)
+	s := Statement{At: at, Heard: at, Note: "vì lý do " + what}
 	switch what {
 	case "update":
 		s.Act, s.By = Updates, Sender

@@ -95,14 +95,21 @@ const (
 	acts        // how many there are
 )
 
+var actNames = [acts]string{
+	"other", "01", "02", "03", "04", "05", "06", "recall", "15", "16", "update", "replacement", "withdrawn",
+}
+
+func (a Act) String() string { return actNames[a] }
+
 // Statement is one thing that was said of a document at one recipient.
 type Statement struct {
 	Act Act
 	// Code as it was written, two digits; "" where a document says it.
 	Code string
 	By   Party
-	// At is when, by the clock of who says it.
-	At time.Time
+	// At is when, by the clock of who says it; Heard when a relay accepted it,
+	// by that relay's clock.
+	At, Heard time.Time
 	// Note is the reason or remark.
 	Note string
 }

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"errors"
 	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -43,7 +44,7 @@ func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 	switch {
 	case born == 0:
 		if h.known { // only in a rebuild: left over from an earlier life
-			if err := s.drop(h, false); err != nil {
+			if err := errors.Join(s.drop(h, false), s.dropLives(h.id)); err != nil {
 				return err
 			}
 		}

@@ -60,6 +60,9 @@ func (s *step) erase(h *held) error {
 	s.enlist(h)
 	s.b.Delete(index.EnvelopeKey(h.id))
 	s.b.Delete(index.UnregisteredKey(h.id))
+	if err := s.dropLives(h.id); err != nil {
+		return err
+	}
 	for page := 0; ; page++ {
 		found, err := s.v.Has(index.HeaderKey(h.id, page))
 		if err != nil {

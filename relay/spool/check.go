@@ -63,7 +63,7 @@ func Check(cfg Config, report func(Finding)) (err error) {
 	}
 	for _, pass := range []func() error{
 		c.envelopes, c.queues, c.inboxes, c.transfers, c.chunks, c.expiries, c.documents,
-		c.aways, c.origins, c.soles, c.dead, c.held, c.usages, c.waitings, c.totals,
+		c.aways, c.origins, c.soles, c.dead, c.held, c.usages, c.waitings, c.lives, c.totals,
 	} {
 		if err := pass(); err != nil {
 			return fmt.Errorf("check spool %s: %w", cfg.Dir, err)
@@ -141,7 +141,8 @@ func (c *checker) register() error {
 			c.find(envelope.ID{}, "register at %s: %v", rec.Position, err)
 			return nil
 		}
-		c.registered[r.Header.ID] = r.State.Revision
+		id := r.about()[0]
+		c.registered[id] = max(c.registered[id], r.revision())
 		return nil
 	})
 }
@@ -152,6 +153,11 @@ func (c *checker) inRegister(id envelope.ID, st *state) error {
 		return nil
 	}
 	marked, err := c.v.Has(index.UnregisteredKey(id))
+	if it := c.v.Iterator(index.UnregisteredLives(&id)); err == nil {
+		marked = marked || it.Valid()
+		it.Close()
+		err = it.Err()
+	}
 	if err == nil && !marked && c.registered[id] != st.Revision {
 		c.find(id, "was released, and the register does not say how it ended")
 	}
@@ -252,6 +258,13 @@ func (c *checker) duties(id envelope.ID, st *state, all []*delivery) error {
 		}
 		if st.FromSender {
 			c.counted.add(d, 1)
+		}
+		if d.Spoken {
+			if told, err := c.v.Has(index.LifeKey(id, d.Agency)); err != nil {
+				return err
+			} else if !told {
+				c.findFor(id, d.Agency, "something was said, and is not there")
+			}
 		}
 		switch d.Place {
 		case inQueue:

@@ -223,3 +223,27 @@ func (c *checker) usages() error {
 	}
 	return err
 }
+
+// lives checks that what was said is of a delivery that says so.
+func (c *checker) lives() error {
+	return c.each(index.AllLives(), func(key, value []byte) error {
+		id, agency := index.ParseRecipient(key)
+		if _, err := decodeLife(value); err != nil {
+			c.findFor(id, agency, "what was said cannot be read: %v", err)
+		}
+		st, err := envelopeAt(c.v, id)
+		if err != nil {
+			return err
+		}
+		if st == nil {
+			c.findFor(id, agency, "something was said of an envelope that is not there")
+			return nil
+		}
+		if d, err := deliveryAt(c.v, id, st, agency); err != nil {
+			return err
+		} else if d == nil || !d.Spoken {
+			c.findFor(id, agency, "what was said is not known to the delivery")
+		}
+		return nil
+	})
+}

@@ -22,7 +22,7 @@ import (
 // A workload that can be killed at any moment. Every line says what is about to
 // happen ("try") or what was acknowledged ("ack"):
 //
-//	<try|ack> <put|copy|take|hold|hand|settle|revive> <seed>
+//	<try|ack> <put|copy|take|hold|hand|settle|say|revive> <seed>
 //
 // An envelope has recipient A in an inbox here, recipient B behind nam, and some
 // a copy that is kept for C. This relay is the ingress of some, and takes over
@@ -71,6 +71,9 @@ func workload(s *spool.Spool, first, writers int, say func(string)) {
 						_, err := s.Settle(context.Background(), []envelope.Settlement{f})
 						return err
 					})
+				}
+				if ok && seed%2 == 0 {
+					ok = do("say", func() error { return s.Say(context.Background(), saidOf(p)) })
 				}
 				if ok && seed%5 != 0 && seed%8 == 2 {
 					ok = do("revive", func() error {
@@ -163,6 +166,9 @@ func (l *said) verify(t *testing.T, n *node) {
 		case l.ack["hand"][seed] && queued, !l.tried["hand"][seed] && !queued:
 			t.Errorf("envelope %d: in the queue %v, handed on: tried %v, acknowledged %v",
 				seed, queued, l.tried["hand"][seed], l.ack["hand"][seed])
+		}
+		if heard := n.heard(p, "A"); l.ack["say"][seed] && heard != 1 || !l.tried["say"][seed] && heard != 0 {
+			t.Errorf("envelope %d: %d statements, tried %v, acknowledged %v", seed, heard, l.tried["say"][seed], l.ack["say"][seed])
 		}
 		if l.ack["settle"][seed] {
 			if _, err := n.Record(report(p, "A").ID); err != nil {

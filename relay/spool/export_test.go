@@ -160,6 +160,9 @@ func (s *Spool) Unregistered() (n int) {
 	}
 }
 
+// FirstSegment is the number of the oldest segment of the journal.
+func (s *Spool) FirstSegment() uint64 { return s.journal.Segments()[0].Number }
+
 // RegisterSegments counts the segments of the register.
 func (s *Spool) RegisterSegments() int { return len(s.register.Segments()) }
 

@@ -49,7 +49,11 @@ func recordAt(v *index.View, id envelope.ID, st *state) (*envelope.Record, error
 	out.Deliveries = make([]envelope.Delivery, 0, len(all))
 	queues := make(map[routing.RelayID][]routing.AgencyCode)
 	for _, d := range all {
-		out.Deliveries = append(out.Deliveries, d.Delivery)
+		told, err := lived(v, id, d)
+		if err != nil {
+			return nil, err
+		}
+		out.Deliveries = append(out.Deliveries, told)
 		switch d.Place {
 		case inInbox:
 			out.Inboxes = append(out.Inboxes, d.Agency)

@@ -43,6 +43,8 @@ const (
 	typeCopy      uint8 = 16 // a second copy is to be made
 	typeTakenOver uint8 = 17 // this relay remembers the envelope in place of its ingress
 	typeForgotten uint8 = 18 // another relay no longer counts as a holder
+	typeSaid      uint8 = 19 // an envelope says something of another one
+	typeLife      uint8 = 20 // all that was said at one recipient, in place of earlier records
 )
 
 const recordVersion = 2
@@ -137,6 +139,10 @@ func newRecord(kind uint8) record {
 		return new(takenOver)
 	case typeForgotten:
 		return new(forgotten)
+	case typeSaid:
+		return new(said)
+	case typeLife:
+		return new(lifeRecord)
 	case typeNoted:
 		return new(noted)
 	case typeLost:

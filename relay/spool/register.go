@@ -85,11 +85,11 @@ func (s *Spool) readRegister() error {
 		if err != nil {
 			return err
 		}
-		if read++; r.State.DueAt.Before(now) {
+		if read++; r.until().Before(now) {
 			return nil // and its document id may be another's by now
 		}
 		if err := m.change(&step{}, r.restore); err != nil {
-			return unfit(fmt.Errorf("restore envelope %s: %w", r.Header.ID, err))
+			return unfit(fmt.Errorf("restore envelope %s: %w", r.about()[0], err))
 		}
 		m.woken = woken{}
 		if s.store.Full() {
@@ -117,17 +117,35 @@ func (s *Spool) adoptRegister(st *step) error {
 	return nil
 }
 
+// registerEntry is a record of the register: what a released envelope is, or what was
+// said at one of its recipients.
+type registerEntry interface {
+	record
+	// until is when it is over, revision that of the envelope.
+	until() time.Time
+	revision() uint64
+	restore(s *step) error
+}
+
+func (r *stateRecord) until() time.Time { return r.State.DueAt }
+func (r *stateRecord) revision() uint64 { return r.State.Revision }
+
+func (r *lifeRecord) until() time.Time      { return r.Until }
+func (r *lifeRecord) revision() uint64      { return r.Revision }
+func (r *lifeRecord) restore(s *step) error { return r.put(s, false) }
+
 // registered reads a record of the register.
-func registered(rec journal.Record) (*stateRecord, error) {
+func registered(rec journal.Record) (registerEntry, error) {
 	r, err := recordOf(rec.Type, rec.Payload)
 	if err != nil {
 		return nil, err
 	}
-	st, ok := r.(*stateRecord)
-	if !ok || !st.State.released() {
+	st, isState := r.(*stateRecord)
+	e, ok := r.(registerEntry)
+	if !ok || isState && !st.State.released() {
 		return nil, fmt.Errorf("record of type %d in the register: %w", rec.Type, errFormat)
 	}
-	return st, nil
+	return e, nil
 }
 
 // restore makes a released envelope known again.
@@ -238,6 +256,9 @@ func (s *Spool) eachReleasedBatch(fn func([]envelope.ID) error) error {
 // registerAll writes into the register what is marked, and returns when it is
 // durable there.
 func (s *Spool) registerAll(ctx context.Context) error {
+	if err := s.registerLives(ctx); err != nil {
+		return fmt.Errorf("register what was said: %w", err)
+	}
 	for {
 		marks, err := s.registerSome(ctx)
 		if err != nil {
@@ -264,6 +285,70 @@ func (s *Spool) registerAll(ctx context.Context) error {
 	}
 }
 
+// registerLives registers what was said, since its release, of an envelope with
+// many recipients.
+func (s *Spool) registerLives(ctx context.Context) error {
+	for {
+		var entries []journal.Entry
+		var keys [][]byte
+		var was []int
+		err := func() error {
+			v := s.store.View()
+			defer v.Close()
+			it := v.Iterator(index.UnregisteredLives(nil))
+			defer it.Close()
+			for ; it.Valid() && len(keys) < maxMarks; it.Next() {
+				id, agency := index.ParseRecipient(it.Key())
+				keys, was = append(keys, bytes.Clone(it.Key())), append(was, 0)
+				st, err := envelopeAt(v, id)
+				if err != nil || st == nil {
+					return err
+				}
+				life, err := lifeAt(v, id, &delivery{Delivery: envelope.Delivery{Agency: agency}, Spoken: true})
+				if err != nil {
+					return err
+				}
+				was[len(was)-1] = len(life.Said) + int(life.Dropped)
+				entries = append(entries, entryOf(&lifeRecord{ID: id, Agency: agency, Life: life, Revision: st.Revision, Until: st.DueAt}))
+			}
+			return it.Err()
+		}()
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		if err := s.appendToRegister(ctx, entries); err != nil {
+			return err
+		}
+		err = s.change(ctx, func(st *step) error {
+			for i, key := range keys {
+				id, agency := index.ParseRecipient(key)
+				life, err := lifeAt(st.v, id, &delivery{Delivery: envelope.Delivery{Agency: agency}, Spoken: true})
+				if err != nil {
+					return err
+				}
+				if len(life.Said)+int(life.Dropped) == was[i] {
+					st.b.Delete(key)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Spool) appendToRegister(ctx context.Context, entries []journal.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	t, err := s.register.Append(ctx, true, entries...)
+	if err == nil {
+		_, err = t.Wait(ctx)
+	}
+	return err
+}
+
 // registerSome registers some of what is marked, and says with which revision.
 func (s *Spool) registerSome(ctx context.Context) (map[envelope.ID]uint64, error) {
 	v := s.store.View()
@@ -288,20 +373,24 @@ func (s *Spool) registerSome(ctx context.Context) (map[envelope.ID]uint64, error
 			return nil, err
 		}
 		st.Shares, st.Origins = nil, nil // of the journal
+		lives, err := livesAt(v, id, st)
+		if err != nil {
+			return nil, err
+		}
 		e := entryOf(r)
 		entries = append(entries, e)
 		size += sizeOf(e)
+		for _, l := range lives {
+			e := entryOf(l)
+			entries = append(entries, e)
+			size += sizeOf(e)
+		}
 		marks[id] = st.Revision
 	}
-	if err := it.Err(); err != nil || len(entries) == 0 {
-		return marks, err
-	}
-	t, err := s.register.Append(ctx, true, entries...)
-	if err != nil {
+	if err := it.Err(); err != nil {
 		return nil, err
 	}
-	_, err = t.Wait(ctx)
-	return marks, err
+	return marks, s.appendToRegister(ctx, entries)
 }
 
 // tendRegister gives up segments of the register whose time is over, and writes
@@ -349,7 +438,7 @@ func (c *cleaner) tendRegister(ctx context.Context) error {
 }
 
 // eachOf gives every record of a segment of the register to fn.
-func (c *cleaner) eachOf(segment uint64, fn func(*stateRecord) error) error {
+func (c *cleaner) eachOf(segment uint64, fn func(registerEntry) error) error {
 	err := c.register.Replay(journal.Position{Segment: segment}, func(rec journal.Record) error {
 		if rec.Segment != segment {
 			return errScanned
@@ -371,9 +460,9 @@ func (c *cleaner) lastOf(segment uint64) (until time.Time, err error) {
 	if known, ok := c.registeredUntil[segment]; ok {
 		return known, nil
 	}
-	err = c.eachOf(segment, func(r *stateRecord) error {
-		if r.State.DueAt.After(until) {
-			until = r.State.DueAt
+	err = c.eachOf(segment, func(r registerEntry) error {
+		if r.until().After(until) {
+			until = r.until()
 		}
 		return nil
 	})
@@ -387,8 +476,8 @@ func (c *cleaner) lastOf(segment uint64) (until time.Time, err error) {
 func (c *cleaner) eachRegisteredBatch(segments []journal.SegmentInfo, fn func([]envelope.ID) error) error {
 	for _, info := range segments {
 		var ids []envelope.ID
-		err := c.eachOf(info.Number, func(r *stateRecord) error {
-			if ids = append(ids, r.Header.ID); len(ids) < maxMarks {
+		err := c.eachOf(info.Number, func(r registerEntry) error {
+			if ids = append(ids, r.about()...); len(ids) < maxMarks {
 				return nil
 			}
 			batch := ids

@@ -109,17 +109,28 @@ func (c *cleaner) unreadable(id envelope.ID, part int, at journal.Position, err 
 
 // decide appends one record about an envelope while nothing else happens to it.
 func (s *Spool) decide(ctx context.Context, id envelope.ID, fn func(*index.View) (record, error)) error {
+	return s.decideAll(ctx, id, func(v *index.View) ([]record, error) {
+		r, err := fn(v)
+		if r == nil || err != nil {
+			return nil, err
+		}
+		return []record{r}, nil
+	})
+}
+
+// decideAll is decide for records that belong together.
+func (s *Spool) decideAll(ctx context.Context, id envelope.ID, fn func(*index.View) ([]record, error)) error {
 	if err := s.takeFor(ctx, id); err != nil {
 		return err
 	}
 	g, err := func() (*group, error) {
 		v := s.store.View()
 		defer v.Close()
-		r, err := fn(v)
-		if err != nil || r == nil {
+		all, err := fn(v)
+		if err != nil || len(all) == 0 {
 			return nil, err
 		}
-		return s.append(ctx, false, nil, r)
+		return s.append(ctx, false, nil, all...)
 	}()
 	s.give()
 	if err != nil || g == nil {
@@ -138,7 +149,8 @@ func (c *cleaner) moveBegin(ctx context.Context, id envelope.ID, segment uint64)
 	})
 }
 
-// moveState writes one record in place of all earlier ones of the envelope.
+// moveState writes one record in place of all earlier ones of the envelope, and
+// one for each recipient at whom something was said.
 func (c *cleaner) moveState(ctx context.Context, id envelope.ID) error {
 	whole, err := c.readWhole(id)
 	if err != nil {
@@ -147,7 +159,7 @@ func (c *cleaner) moveState(ctx context.Context, id envelope.ID) error {
 	if err := c.limit.WaitN(ctx, min(len(whole)+4096, c.limit.Burst())); err != nil {
 		return err
 	}
-	return c.decide(ctx, id, func(v *index.View) (record, error) {
+	return c.decideAll(ctx, id, func(v *index.View) ([]record, error) {
 		st, err := envelopeAt(v, id)
 		if err != nil || st == nil || st.released() || (st.Whole != nil) != (len(whole) > 0) {
 			return nil, err
@@ -159,7 +171,12 @@ func (c *cleaner) moveState(ctx context.Context, id envelope.ID) error {
 		if len(whole) > 0 {
 			r.data = [][]byte{whole}
 		}
-		return r, nil
+		lives, err := livesAt(v, id, st)
+		all := []record{r}
+		for _, l := range lives {
+			all = append(all, l)
+		}
+		return all, err
 	})
 }
 

@@ -35,6 +35,9 @@ type delivery struct {
 	envelope.Delivery
 	// Sequence is that of the inbox entry.
 	Sequence uint64
+	// Spoken: something was said of the document here; it stands in the table
+	// life.
+	Spoken bool
 }
 
 // open reports whether the content is here for the sake of the delivery: it is a
@@ -168,7 +171,7 @@ func appendDelivery(b []byte, d *delivery) []byte {
 	b = appendText(b, d.Agency)
 	b = appendText(b, d.Home)
 	b = append(b, byte(d.Place), byte(d.Transport))
-	b = binary.AppendUvarint(b, uint64(d.Status))
+	b = appendBool(b, d.Spoken)
 	b = binary.AppendUvarint(b, uint64(d.Reason))
 	b = appendText(b, d.Note)
 	b = appendTime(b, d.UpdatedAt)
@@ -179,7 +182,7 @@ func readDelivery(r *reader) *delivery {
 	d := new(delivery)
 	d.Agency, d.Home = r.agency(), r.relay()
 	d.Place, d.Transport = envelope.Place(r.byte()), exchangev1.TransportStatus(r.byte())
-	d.Status, d.Reason = exchangev1.StatusCode(r.number()), exchangev1.ErrorReason(r.number())
+	d.Spoken, d.Reason = r.bool(), exchangev1.ErrorReason(r.number())
 	d.Note, d.UpdatedAt, d.Sequence = r.text(), r.time(), r.number()
 	return d
 }

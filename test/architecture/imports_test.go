@@ -24,7 +24,7 @@ var rules = map[string][]string{
 	"tls":                 {},
 	"routing":             {"proto"},
 	"consensus":           {"proto"},
-	"relay/envelope":      {"proto", "routing"},
+	"relay/envelope":      {"proto", "routing", "relay/lifecycle"},
 	"relay/lifecycle":     {"proto"},
 	"relay/spool/journal": {},
 	"relay/spool":         {"proto", "routing", "tls", "relay/envelope", "relay/lifecycle", "relay/spool/journal"},

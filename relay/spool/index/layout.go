@@ -39,6 +39,8 @@ import (
 //	chain     number modulo chainLength 4                  number 8: the last transactions (chain.go)
 //	quarantine id 16                                       since when; its content is damaged here
 //	unregistered id 16                                     empty; released, and not in the register yet
+//	life      id 16, length 1, agency                      what was said at that recipient
+//	unregistered life id 16, length 1, agency              empty; the register does not have all of that life
 //
 // An envelope is in away, origin, sole, dead and held, and counts in usage,
 // because its state says so; package spool keeps all of them in one function.

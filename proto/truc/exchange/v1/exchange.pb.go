@@ -24,6 +24,135 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Phase is how far a document has come at one recipient, by all that was said
+// of it (STANDARD of the field: status codes 01 to 06, 15; QD28 Art. 10(2)(h)).
+type Phase int32
+
+const (
+	// Nothing was said of it yet.
+	// buf:lint:ignore ENUM_ZERO_VALUE_SUFFIX
+	Phase_PHASE_SENT Phase = 0
+	// 01 đã đến.
+	Phase_PHASE_ARRIVED Phase = 1
+	// 03 đã tiếp nhận.
+	Phase_PHASE_ACCEPTED Phase = 2
+	// 04 phân công xử lý.
+	Phase_PHASE_ASSIGNED Phase = 3
+	// 05 đang xử lý.
+	Phase_PHASE_PROCESSING Phase = 4
+	// 06 hoàn thành.
+	Phase_PHASE_FINISHED Phase = 5
+	// 02 từ chối tiếp nhận: an end.
+	Phase_PHASE_RETURNED Phase = 6
+	// Taken back, by agreement or before it was fetched: an end.
+	Phase_PHASE_RECALLED Phase = 7
+)
+
+// Enum value maps for Phase.
+var (
+	Phase_name = map[int32]string{
+		0: "PHASE_SENT",
+		1: "PHASE_ARRIVED",
+		2: "PHASE_ACCEPTED",
+		3: "PHASE_ASSIGNED",
+		4: "PHASE_PROCESSING",
+		5: "PHASE_FINISHED",
+		6: "PHASE_RETURNED",
+		7: "PHASE_RECALLED",
+	}
+	Phase_value = map[string]int32{
+		"PHASE_SENT":       0,
+		"PHASE_ARRIVED":    1,
+		"PHASE_ACCEPTED":   2,
+		"PHASE_ASSIGNED":   3,
+		"PHASE_PROCESSING": 4,
+		"PHASE_FINISHED":   5,
+		"PHASE_RETURNED":   6,
+		"PHASE_RECALLED":   7,
+	}
+)
+
+func (x Phase) Enum() *Phase {
+	p := new(Phase)
+	*p = x
+	return p
+}
+
+func (x Phase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Phase) Descriptor() protoreflect.EnumDescriptor {
+	return file_truc_exchange_v1_exchange_proto_enumTypes[0].Descriptor()
+}
+
+func (Phase) Type() protoreflect.EnumType {
+	return &file_truc_exchange_v1_exchange_proto_enumTypes[0]
+}
+
+func (x Phase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Phase.Descriptor instead.
+func (Phase) EnumDescriptor() ([]byte, []int) {
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{0}
+}
+
+// Question is what the sender asks of a recipient who has not answered yet.
+type Question int32
+
+const (
+	// Nothing.
+	// buf:lint:ignore ENUM_ZERO_VALUE_SUFFIX
+	Question_QUESTION_NOTHING Question = 0
+	// To give the document back: 13, or a document of type REVOKE.
+	Question_QUESTION_RECALL Question = 1
+	// To take a change: a document of type UPDATE or REPLACE.
+	Question_QUESTION_CHANGE Question = 2
+)
+
+// Enum value maps for Question.
+var (
+	Question_name = map[int32]string{
+		0: "QUESTION_NOTHING",
+		1: "QUESTION_RECALL",
+		2: "QUESTION_CHANGE",
+	}
+	Question_value = map[string]int32{
+		"QUESTION_NOTHING": 0,
+		"QUESTION_RECALL":  1,
+		"QUESTION_CHANGE":  2,
+	}
+)
+
+func (x Question) Enum() *Question {
+	p := new(Question)
+	*p = x
+	return p
+}
+
+func (x Question) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Question) Descriptor() protoreflect.EnumDescriptor {
+	return file_truc_exchange_v1_exchange_proto_enumTypes[1].Descriptor()
+}
+
+func (Question) Type() protoreflect.EnumType {
+	return &file_truc_exchange_v1_exchange_proto_enumTypes[1]
+}
+
+func (x Question) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Question.Descriptor instead.
+func (Question) EnumDescriptor() ([]byte, []int) {
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{1}
+}
+
 // TraceAction is what happened at a relay.
 type TraceAction int32
 
@@ -125,11 +254,11 @@ func (x TraceAction) String() string {
 }
 
 func (TraceAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_truc_exchange_v1_exchange_proto_enumTypes[0].Descriptor()
+	return file_truc_exchange_v1_exchange_proto_enumTypes[2].Descriptor()
 }
 
 func (TraceAction) Type() protoreflect.EnumType {
-	return &file_truc_exchange_v1_exchange_proto_enumTypes[0]
+	return &file_truc_exchange_v1_exchange_proto_enumTypes[2]
 }
 
 func (x TraceAction) Number() protoreflect.EnumNumber {
@@ -138,7 +267,7 @@ func (x TraceAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TraceAction.Descriptor instead.
 func (TraceAction) EnumDescriptor() ([]byte, []int) {
-	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{0}
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{2}
 }
 
 // AttachRequest asks about the relay.
@@ -1278,7 +1407,10 @@ type ConfirmResponse struct {
 	// Ids that left the inbox now.
 	Confirmed uint32 `protobuf:"varint,1,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
 	// Ids that were confirmed before, or never in this inbox.
-	Repeats       uint32 `protobuf:"varint,2,opt,name=repeats,proto3" json:"repeats,omitempty"`
+	Repeats uint32 `protobuf:"varint,2,opt,name=repeats,proto3" json:"repeats,omitempty"`
+	// Those of them, 16 bytes each, that their sender took back before they were
+	// confirmed: destroy what was received of them (ND30 Art. 18).
+	RecalledIds   [][]byte `protobuf:"bytes,3,rep,name=recalled_ids,json=recalledIds,proto3" json:"recalled_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1325,6 +1457,13 @@ func (x *ConfirmResponse) GetRepeats() uint32 {
 		return x.Repeats
 	}
 	return 0
+}
+
+func (x *ConfirmResponse) GetRecalledIds() [][]byte {
+	if x != nil {
+		return x.RecalledIds
+	}
+	return nil
 }
 
 // TrackRequest names an envelope.
@@ -1432,6 +1571,115 @@ func (*TrackRequest_EnvelopeId) isTrackRequest_Envelope() {}
 
 func (*TrackRequest_DocumentId) isTrackRequest_Envelope() {}
 
+// Statement is one thing that was said of a document at one recipient.
+type Statement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Two digits; empty where a document said it (business).
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// Type of the document that said it; NEW where a status did.
+	Business BusinessType `protobuf:"varint,2,opt,name=business,proto3,enum=truc.exchange.v1.BusinessType" json:"business,omitempty"`
+	// The sender said it; else the recipient did.
+	BySender bool `protobuf:"varint,3,opt,name=by_sender,json=bySender,proto3" json:"by_sender,omitempty"`
+	// When, as whoever said it wrote.
+	At *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	// When a relay accepted it; statements count in this order.
+	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
+	// Reason or note. At most 1,000 characters.
+	Note string `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	// The envelope that said it, 16 bytes.
+	EnvelopeId []byte `protobuf:"bytes,7,opt,name=envelope_id,json=envelopeId,proto3" json:"envelope_id,omitempty"`
+	// It changed phase or question; else it is kept only.
+	Moved         bool `protobuf:"varint,8,opt,name=moved,proto3" json:"moved,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Statement) Reset() {
+	*x = Statement{}
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Statement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Statement) ProtoMessage() {}
+
+func (x *Statement) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Statement.ProtoReflect.Descriptor instead.
+func (*Statement) Descriptor() ([]byte, []int) {
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Statement) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Statement) GetBusiness() BusinessType {
+	if x != nil {
+		return x.Business
+	}
+	return BusinessType_BUSINESS_TYPE_NEW
+}
+
+func (x *Statement) GetBySender() bool {
+	if x != nil {
+		return x.BySender
+	}
+	return false
+}
+
+func (x *Statement) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Statement) GetAcceptedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AcceptedAt
+	}
+	return nil
+}
+
+func (x *Statement) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Statement) GetEnvelopeId() []byte {
+	if x != nil {
+		return x.EnvelopeId
+	}
+	return nil
+}
+
+func (x *Statement) GetMoved() bool {
+	if x != nil {
+		return x.Moved
+	}
+	return false
+}
+
 // Delivery is what became of one recipient's copy.
 type Delivery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1448,14 +1696,21 @@ type Delivery struct {
 	// When it last changed.
 	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
 	// Why it failed.
-	Reason        ErrorReason `protobuf:"varint,7,opt,name=reason,proto3,enum=truc.exchange.v1.ErrorReason" json:"reason,omitempty"`
+	Reason ErrorReason `protobuf:"varint,7,opt,name=reason,proto3,enum=truc.exchange.v1.ErrorReason" json:"reason,omitempty"`
+	// What the statements come to.
+	Phase Phase `protobuf:"varint,8,opt,name=phase,proto3,enum=truc.exchange.v1.Phase" json:"phase,omitempty"`
+	// What the sender asks and the recipient has not answered.
+	Asked Question `protobuf:"varint,9,opt,name=asked,proto3,enum=truc.exchange.v1.Question" json:"asked,omitempty"`
+	// All that was said, in the order that counts; the oldest of more than 100
+	// are left out.
+	Statements    []*Statement `protobuf:"bytes,10,rep,name=statements,proto3" json:"statements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[18]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1722,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[18]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1735,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{18}
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Delivery) GetAgencyCode() string {
@@ -1532,6 +1787,27 @@ func (x *Delivery) GetReason() ErrorReason {
 	return ErrorReason_ERROR_REASON_UNSPECIFIED
 }
 
+func (x *Delivery) GetPhase() Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return Phase_PHASE_SENT
+}
+
+func (x *Delivery) GetAsked() Question {
+	if x != nil {
+		return x.Asked
+	}
+	return Question_QUESTION_NOTHING
+}
+
+func (x *Delivery) GetStatements() []*Statement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
 // TraceEvent is one thing that happened to an envelope.
 type TraceEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1553,7 +1829,7 @@ type TraceEvent struct {
 
 func (x *TraceEvent) Reset() {
 	*x = TraceEvent{}
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[19]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1841,7 @@ func (x *TraceEvent) String() string {
 func (*TraceEvent) ProtoMessage() {}
 
 func (x *TraceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[19]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1854,7 @@ func (x *TraceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEvent.ProtoReflect.Descriptor instead.
 func (*TraceEvent) Descriptor() ([]byte, []int) {
-	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{19}
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TraceEvent) GetRelayId() string {
@@ -1642,7 +1918,7 @@ type TrackResponse struct {
 
 func (x *TrackResponse) Reset() {
 	*x = TrackResponse{}
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[20]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1930,7 @@ func (x *TrackResponse) String() string {
 func (*TrackResponse) ProtoMessage() {}
 
 func (x *TrackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[20]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1943,7 @@ func (x *TrackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackResponse.ProtoReflect.Descriptor instead.
 func (*TrackResponse) Descriptor() ([]byte, []int) {
-	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{20}
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TrackResponse) GetReceipt() *Receipt {
@@ -1726,7 +2002,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[21]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +2014,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[21]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +2027,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{21}
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LookupRequest) GetCode() string {
@@ -1819,7 +2095,7 @@ type AgencyInfo struct {
 
 func (x *AgencyInfo) Reset() {
 	*x = AgencyInfo{}
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[22]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2107,7 @@ func (x *AgencyInfo) String() string {
 func (*AgencyInfo) ProtoMessage() {}
 
 func (x *AgencyInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[22]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2120,7 @@ func (x *AgencyInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgencyInfo.ProtoReflect.Descriptor instead.
 func (*AgencyInfo) Descriptor() ([]byte, []int) {
-	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{22}
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AgencyInfo) GetCode() string {
@@ -1911,7 +2187,7 @@ type LookupResponse struct {
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[23]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2199,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[23]
+	mi := &file_truc_exchange_v1_exchange_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2212,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{23}
+	return file_truc_exchange_v1_exchange_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LookupResponse) GetAgencies() []*AgencyInfo {
@@ -2044,10 +2320,11 @@ const file_truc_exchange_v1_exchange_proto_rawDesc = "" +
 	"\x0eConfirmRequest\x12\x1f\n" +
 	"\vagency_code\x18\x01 \x01(\tR\n" +
 	"agencyCode\x12!\n" +
-	"\fenvelope_ids\x18\x02 \x03(\fR\venvelopeIds\"I\n" +
+	"\fenvelope_ids\x18\x02 \x03(\fR\venvelopeIds\"l\n" +
 	"\x0fConfirmResponse\x12\x1c\n" +
 	"\tconfirmed\x18\x01 \x01(\rR\tconfirmed\x12\x18\n" +
-	"\arepeats\x18\x02 \x01(\rR\arepeats\"\xa0\x01\n" +
+	"\arepeats\x18\x02 \x01(\rR\arepeats\x12!\n" +
+	"\frecalled_ids\x18\x03 \x03(\fR\vrecalledIds\"\xa0\x01\n" +
 	"\fTrackRequest\x12\x1f\n" +
 	"\vagency_code\x18\x01 \x01(\tR\n" +
 	"agencyCode\x12!\n" +
@@ -2058,7 +2335,18 @@ const file_truc_exchange_v1_exchange_proto_rawDesc = "" +
 	"\n" +
 	"all_relays\x18\x04 \x01(\bR\tallRelaysB\n" +
 	"\n" +
-	"\benvelope\"\xcc\x02\n" +
+	"\benvelope\"\xac\x02\n" +
+	"\tStatement\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12:\n" +
+	"\bbusiness\x18\x02 \x01(\x0e2\x1e.truc.exchange.v1.BusinessTypeR\bbusiness\x12\x1b\n" +
+	"\tby_sender\x18\x03 \x01(\bR\bbySender\x12*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12;\n" +
+	"\vaccepted_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"acceptedAt\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note\x12\x1f\n" +
+	"\venvelope_id\x18\a \x01(\fR\n" +
+	"envelopeId\x12\x14\n" +
+	"\x05moved\x18\b \x01(\bR\x05moved\"\xea\x03\n" +
 	"\bDelivery\x12\x1f\n" +
 	"\vagency_code\x18\x01 \x01(\tR\n" +
 	"agencyCode\x12\"\n" +
@@ -2068,7 +2356,13 @@ const file_truc_exchange_v1_exchange_proto_rawDesc = "" +
 	"\x04note\x18\x05 \x01(\tR\x04note\x129\n" +
 	"\n" +
 	"updated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x125\n" +
-	"\x06reason\x18\a \x01(\x0e2\x1d.truc.exchange.v1.ErrorReasonR\x06reason\"\xe3\x01\n" +
+	"\x06reason\x18\a \x01(\x0e2\x1d.truc.exchange.v1.ErrorReasonR\x06reason\x12-\n" +
+	"\x05phase\x18\b \x01(\x0e2\x17.truc.exchange.v1.PhaseR\x05phase\x120\n" +
+	"\x05asked\x18\t \x01(\x0e2\x1a.truc.exchange.v1.QuestionR\x05asked\x12;\n" +
+	"\n" +
+	"statements\x18\n" +
+	" \x03(\v2\x1b.truc.exchange.v1.StatementR\n" +
+	"statements\"\xe3\x01\n" +
 	"\n" +
 	"TraceEvent\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x12*\n" +
@@ -2107,7 +2401,21 @@ const file_truc_exchange_v1_exchange_proto_rawDesc = "" +
 	"\x0eLookupResponse\x128\n" +
 	"\bagencies\x18\x01 \x03(\v2\x1c.truc.exchange.v1.AgencyInfoR\bagencies\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12'\n" +
-	"\x0fdirectory_index\x18\x03 \x01(\x04R\x0edirectoryIndex*\x8e\x04\n" +
+	"\x0fdirectory_index\x18\x03 \x01(\x04R\x0edirectoryIndex*\xa4\x01\n" +
+	"\x05Phase\x12\x0e\n" +
+	"\n" +
+	"PHASE_SENT\x10\x00\x12\x11\n" +
+	"\rPHASE_ARRIVED\x10\x01\x12\x12\n" +
+	"\x0ePHASE_ACCEPTED\x10\x02\x12\x12\n" +
+	"\x0ePHASE_ASSIGNED\x10\x03\x12\x14\n" +
+	"\x10PHASE_PROCESSING\x10\x04\x12\x12\n" +
+	"\x0ePHASE_FINISHED\x10\x05\x12\x12\n" +
+	"\x0ePHASE_RETURNED\x10\x06\x12\x12\n" +
+	"\x0ePHASE_RECALLED\x10\a*J\n" +
+	"\bQuestion\x12\x14\n" +
+	"\x10QUESTION_NOTHING\x10\x00\x12\x13\n" +
+	"\x0fQUESTION_RECALL\x10\x01\x12\x13\n" +
+	"\x0fQUESTION_CHANGE\x10\x02*\x8e\x04\n" +
 	"\vTraceAction\x12\x1c\n" +
 	"\x18TRACE_ACTION_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15TRACE_ACTION_ACCEPTED\x10\x01\x12\x16\n" +
@@ -2150,86 +2458,96 @@ func file_truc_exchange_v1_exchange_proto_rawDescGZIP() []byte {
 	return file_truc_exchange_v1_exchange_proto_rawDescData
 }
 
-var file_truc_exchange_v1_exchange_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_truc_exchange_v1_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_truc_exchange_v1_exchange_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_truc_exchange_v1_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_truc_exchange_v1_exchange_proto_goTypes = []any{
-	(TraceAction)(0),              // 0: truc.exchange.v1.TraceAction
-	(*AttachRequest)(nil),         // 1: truc.exchange.v1.AttachRequest
-	(*RelayInfo)(nil),             // 2: truc.exchange.v1.RelayInfo
-	(*AttachResponse)(nil),        // 3: truc.exchange.v1.AttachResponse
-	(*SubmitRequest)(nil),         // 4: truc.exchange.v1.SubmitRequest
-	(*SubmitStart)(nil),           // 5: truc.exchange.v1.SubmitStart
-	(*Chunk)(nil),                 // 6: truc.exchange.v1.Chunk
-	(*SubmitCommit)(nil),          // 7: truc.exchange.v1.SubmitCommit
-	(*SubmitResponse)(nil),        // 8: truc.exchange.v1.SubmitResponse
-	(*SubmitResume)(nil),          // 9: truc.exchange.v1.SubmitResume
-	(*SubmitAccepted)(nil),        // 10: truc.exchange.v1.SubmitAccepted
-	(*Warning)(nil),               // 11: truc.exchange.v1.Warning
-	(*ReceiveRequest)(nil),        // 12: truc.exchange.v1.ReceiveRequest
-	(*ReceiveResponse)(nil),       // 13: truc.exchange.v1.ReceiveResponse
-	(*FetchRequest)(nil),          // 14: truc.exchange.v1.FetchRequest
-	(*FetchResponse)(nil),         // 15: truc.exchange.v1.FetchResponse
-	(*ConfirmRequest)(nil),        // 16: truc.exchange.v1.ConfirmRequest
-	(*ConfirmResponse)(nil),       // 17: truc.exchange.v1.ConfirmResponse
-	(*TrackRequest)(nil),          // 18: truc.exchange.v1.TrackRequest
-	(*Delivery)(nil),              // 19: truc.exchange.v1.Delivery
-	(*TraceEvent)(nil),            // 20: truc.exchange.v1.TraceEvent
-	(*TrackResponse)(nil),         // 21: truc.exchange.v1.TrackResponse
-	(*LookupRequest)(nil),         // 22: truc.exchange.v1.LookupRequest
-	(*AgencyInfo)(nil),            // 23: truc.exchange.v1.AgencyInfo
-	(*LookupResponse)(nil),        // 24: truc.exchange.v1.LookupResponse
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*Header)(nil),                // 26: truc.exchange.v1.Header
-	(*Receipt)(nil),               // 27: truc.exchange.v1.Receipt
-	(*Envelope)(nil),              // 28: truc.exchange.v1.Envelope
-	(TransportStatus)(0),          // 29: truc.exchange.v1.TransportStatus
-	(StatusCode)(0),               // 30: truc.exchange.v1.StatusCode
-	(ErrorReason)(0),              // 31: truc.exchange.v1.ErrorReason
+	(Phase)(0),                    // 0: truc.exchange.v1.Phase
+	(Question)(0),                 // 1: truc.exchange.v1.Question
+	(TraceAction)(0),              // 2: truc.exchange.v1.TraceAction
+	(*AttachRequest)(nil),         // 3: truc.exchange.v1.AttachRequest
+	(*RelayInfo)(nil),             // 4: truc.exchange.v1.RelayInfo
+	(*AttachResponse)(nil),        // 5: truc.exchange.v1.AttachResponse
+	(*SubmitRequest)(nil),         // 6: truc.exchange.v1.SubmitRequest
+	(*SubmitStart)(nil),           // 7: truc.exchange.v1.SubmitStart
+	(*Chunk)(nil),                 // 8: truc.exchange.v1.Chunk
+	(*SubmitCommit)(nil),          // 9: truc.exchange.v1.SubmitCommit
+	(*SubmitResponse)(nil),        // 10: truc.exchange.v1.SubmitResponse
+	(*SubmitResume)(nil),          // 11: truc.exchange.v1.SubmitResume
+	(*SubmitAccepted)(nil),        // 12: truc.exchange.v1.SubmitAccepted
+	(*Warning)(nil),               // 13: truc.exchange.v1.Warning
+	(*ReceiveRequest)(nil),        // 14: truc.exchange.v1.ReceiveRequest
+	(*ReceiveResponse)(nil),       // 15: truc.exchange.v1.ReceiveResponse
+	(*FetchRequest)(nil),          // 16: truc.exchange.v1.FetchRequest
+	(*FetchResponse)(nil),         // 17: truc.exchange.v1.FetchResponse
+	(*ConfirmRequest)(nil),        // 18: truc.exchange.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),       // 19: truc.exchange.v1.ConfirmResponse
+	(*TrackRequest)(nil),          // 20: truc.exchange.v1.TrackRequest
+	(*Statement)(nil),             // 21: truc.exchange.v1.Statement
+	(*Delivery)(nil),              // 22: truc.exchange.v1.Delivery
+	(*TraceEvent)(nil),            // 23: truc.exchange.v1.TraceEvent
+	(*TrackResponse)(nil),         // 24: truc.exchange.v1.TrackResponse
+	(*LookupRequest)(nil),         // 25: truc.exchange.v1.LookupRequest
+	(*AgencyInfo)(nil),            // 26: truc.exchange.v1.AgencyInfo
+	(*LookupResponse)(nil),        // 27: truc.exchange.v1.LookupResponse
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*Header)(nil),                // 29: truc.exchange.v1.Header
+	(*Receipt)(nil),               // 30: truc.exchange.v1.Receipt
+	(*Envelope)(nil),              // 31: truc.exchange.v1.Envelope
+	(BusinessType)(0),             // 32: truc.exchange.v1.BusinessType
+	(TransportStatus)(0),          // 33: truc.exchange.v1.TransportStatus
+	(StatusCode)(0),               // 34: truc.exchange.v1.StatusCode
+	(ErrorReason)(0),              // 35: truc.exchange.v1.ErrorReason
 }
 var file_truc_exchange_v1_exchange_proto_depIdxs = []int32{
-	2,  // 0: truc.exchange.v1.AttachResponse.relay:type_name -> truc.exchange.v1.RelayInfo
-	2,  // 1: truc.exchange.v1.AttachResponse.relays:type_name -> truc.exchange.v1.RelayInfo
-	25, // 2: truc.exchange.v1.AttachResponse.now:type_name -> google.protobuf.Timestamp
-	5,  // 3: truc.exchange.v1.SubmitRequest.start:type_name -> truc.exchange.v1.SubmitStart
-	6,  // 4: truc.exchange.v1.SubmitRequest.chunk:type_name -> truc.exchange.v1.Chunk
-	7,  // 5: truc.exchange.v1.SubmitRequest.commit:type_name -> truc.exchange.v1.SubmitCommit
-	26, // 6: truc.exchange.v1.SubmitStart.header:type_name -> truc.exchange.v1.Header
-	9,  // 7: truc.exchange.v1.SubmitResponse.resume:type_name -> truc.exchange.v1.SubmitResume
-	10, // 8: truc.exchange.v1.SubmitResponse.accepted:type_name -> truc.exchange.v1.SubmitAccepted
-	27, // 9: truc.exchange.v1.SubmitAccepted.receipt:type_name -> truc.exchange.v1.Receipt
-	11, // 10: truc.exchange.v1.SubmitAccepted.warnings:type_name -> truc.exchange.v1.Warning
-	28, // 11: truc.exchange.v1.ReceiveResponse.envelope:type_name -> truc.exchange.v1.Envelope
-	25, // 12: truc.exchange.v1.ReceiveResponse.arrived_at:type_name -> google.protobuf.Timestamp
-	29, // 13: truc.exchange.v1.Delivery.transport:type_name -> truc.exchange.v1.TransportStatus
-	30, // 14: truc.exchange.v1.Delivery.status:type_name -> truc.exchange.v1.StatusCode
-	25, // 15: truc.exchange.v1.Delivery.updated_at:type_name -> google.protobuf.Timestamp
-	31, // 16: truc.exchange.v1.Delivery.reason:type_name -> truc.exchange.v1.ErrorReason
-	25, // 17: truc.exchange.v1.TraceEvent.at:type_name -> google.protobuf.Timestamp
-	0,  // 18: truc.exchange.v1.TraceEvent.action:type_name -> truc.exchange.v1.TraceAction
-	27, // 19: truc.exchange.v1.TrackResponse.receipt:type_name -> truc.exchange.v1.Receipt
-	19, // 20: truc.exchange.v1.TrackResponse.deliveries:type_name -> truc.exchange.v1.Delivery
-	20, // 21: truc.exchange.v1.TrackResponse.events:type_name -> truc.exchange.v1.TraceEvent
-	26, // 22: truc.exchange.v1.TrackResponse.header:type_name -> truc.exchange.v1.Header
-	23, // 23: truc.exchange.v1.LookupResponse.agencies:type_name -> truc.exchange.v1.AgencyInfo
-	1,  // 24: truc.exchange.v1.ExchangeService.Attach:input_type -> truc.exchange.v1.AttachRequest
-	4,  // 25: truc.exchange.v1.ExchangeService.Submit:input_type -> truc.exchange.v1.SubmitRequest
-	12, // 26: truc.exchange.v1.ExchangeService.Receive:input_type -> truc.exchange.v1.ReceiveRequest
-	14, // 27: truc.exchange.v1.ExchangeService.Fetch:input_type -> truc.exchange.v1.FetchRequest
-	16, // 28: truc.exchange.v1.ExchangeService.Confirm:input_type -> truc.exchange.v1.ConfirmRequest
-	18, // 29: truc.exchange.v1.ExchangeService.Track:input_type -> truc.exchange.v1.TrackRequest
-	22, // 30: truc.exchange.v1.ExchangeService.Lookup:input_type -> truc.exchange.v1.LookupRequest
-	3,  // 31: truc.exchange.v1.ExchangeService.Attach:output_type -> truc.exchange.v1.AttachResponse
-	8,  // 32: truc.exchange.v1.ExchangeService.Submit:output_type -> truc.exchange.v1.SubmitResponse
-	13, // 33: truc.exchange.v1.ExchangeService.Receive:output_type -> truc.exchange.v1.ReceiveResponse
-	15, // 34: truc.exchange.v1.ExchangeService.Fetch:output_type -> truc.exchange.v1.FetchResponse
-	17, // 35: truc.exchange.v1.ExchangeService.Confirm:output_type -> truc.exchange.v1.ConfirmResponse
-	21, // 36: truc.exchange.v1.ExchangeService.Track:output_type -> truc.exchange.v1.TrackResponse
-	24, // 37: truc.exchange.v1.ExchangeService.Lookup:output_type -> truc.exchange.v1.LookupResponse
-	31, // [31:38] is the sub-list for method output_type
-	24, // [24:31] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	4,  // 0: truc.exchange.v1.AttachResponse.relay:type_name -> truc.exchange.v1.RelayInfo
+	4,  // 1: truc.exchange.v1.AttachResponse.relays:type_name -> truc.exchange.v1.RelayInfo
+	28, // 2: truc.exchange.v1.AttachResponse.now:type_name -> google.protobuf.Timestamp
+	7,  // 3: truc.exchange.v1.SubmitRequest.start:type_name -> truc.exchange.v1.SubmitStart
+	8,  // 4: truc.exchange.v1.SubmitRequest.chunk:type_name -> truc.exchange.v1.Chunk
+	9,  // 5: truc.exchange.v1.SubmitRequest.commit:type_name -> truc.exchange.v1.SubmitCommit
+	29, // 6: truc.exchange.v1.SubmitStart.header:type_name -> truc.exchange.v1.Header
+	11, // 7: truc.exchange.v1.SubmitResponse.resume:type_name -> truc.exchange.v1.SubmitResume
+	12, // 8: truc.exchange.v1.SubmitResponse.accepted:type_name -> truc.exchange.v1.SubmitAccepted
+	30, // 9: truc.exchange.v1.SubmitAccepted.receipt:type_name -> truc.exchange.v1.Receipt
+	13, // 10: truc.exchange.v1.SubmitAccepted.warnings:type_name -> truc.exchange.v1.Warning
+	31, // 11: truc.exchange.v1.ReceiveResponse.envelope:type_name -> truc.exchange.v1.Envelope
+	28, // 12: truc.exchange.v1.ReceiveResponse.arrived_at:type_name -> google.protobuf.Timestamp
+	32, // 13: truc.exchange.v1.Statement.business:type_name -> truc.exchange.v1.BusinessType
+	28, // 14: truc.exchange.v1.Statement.at:type_name -> google.protobuf.Timestamp
+	28, // 15: truc.exchange.v1.Statement.accepted_at:type_name -> google.protobuf.Timestamp
+	33, // 16: truc.exchange.v1.Delivery.transport:type_name -> truc.exchange.v1.TransportStatus
+	34, // 17: truc.exchange.v1.Delivery.status:type_name -> truc.exchange.v1.StatusCode
+	28, // 18: truc.exchange.v1.Delivery.updated_at:type_name -> google.protobuf.Timestamp
+	35, // 19: truc.exchange.v1.Delivery.reason:type_name -> truc.exchange.v1.ErrorReason
+	0,  // 20: truc.exchange.v1.Delivery.phase:type_name -> truc.exchange.v1.Phase
+	1,  // 21: truc.exchange.v1.Delivery.asked:type_name -> truc.exchange.v1.Question
+	21, // 22: truc.exchange.v1.Delivery.statements:type_name -> truc.exchange.v1.Statement
+	28, // 23: truc.exchange.v1.TraceEvent.at:type_name -> google.protobuf.Timestamp
+	2,  // 24: truc.exchange.v1.TraceEvent.action:type_name -> truc.exchange.v1.TraceAction
+	30, // 25: truc.exchange.v1.TrackResponse.receipt:type_name -> truc.exchange.v1.Receipt
+	22, // 26: truc.exchange.v1.TrackResponse.deliveries:type_name -> truc.exchange.v1.Delivery
+	23, // 27: truc.exchange.v1.TrackResponse.events:type_name -> truc.exchange.v1.TraceEvent
+	29, // 28: truc.exchange.v1.TrackResponse.header:type_name -> truc.exchange.v1.Header
+	26, // 29: truc.exchange.v1.LookupResponse.agencies:type_name -> truc.exchange.v1.AgencyInfo
+	3,  // 30: truc.exchange.v1.ExchangeService.Attach:input_type -> truc.exchange.v1.AttachRequest
+	6,  // 31: truc.exchange.v1.ExchangeService.Submit:input_type -> truc.exchange.v1.SubmitRequest
+	14, // 32: truc.exchange.v1.ExchangeService.Receive:input_type -> truc.exchange.v1.ReceiveRequest
+	16, // 33: truc.exchange.v1.ExchangeService.Fetch:input_type -> truc.exchange.v1.FetchRequest
+	18, // 34: truc.exchange.v1.ExchangeService.Confirm:input_type -> truc.exchange.v1.ConfirmRequest
+	20, // 35: truc.exchange.v1.ExchangeService.Track:input_type -> truc.exchange.v1.TrackRequest
+	25, // 36: truc.exchange.v1.ExchangeService.Lookup:input_type -> truc.exchange.v1.LookupRequest
+	5,  // 37: truc.exchange.v1.ExchangeService.Attach:output_type -> truc.exchange.v1.AttachResponse
+	10, // 38: truc.exchange.v1.ExchangeService.Submit:output_type -> truc.exchange.v1.SubmitResponse
+	15, // 39: truc.exchange.v1.ExchangeService.Receive:output_type -> truc.exchange.v1.ReceiveResponse
+	17, // 40: truc.exchange.v1.ExchangeService.Fetch:output_type -> truc.exchange.v1.FetchResponse
+	19, // 41: truc.exchange.v1.ExchangeService.Confirm:output_type -> truc.exchange.v1.ConfirmResponse
+	24, // 42: truc.exchange.v1.ExchangeService.Track:output_type -> truc.exchange.v1.TrackResponse
+	27, // 43: truc.exchange.v1.ExchangeService.Lookup:output_type -> truc.exchange.v1.LookupResponse
+	37, // [37:44] is the sub-list for method output_type
+	30, // [30:37] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_truc_exchange_v1_exchange_proto_init() }
@@ -2256,8 +2574,8 @@ func file_truc_exchange_v1_exchange_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_truc_exchange_v1_exchange_proto_rawDesc), len(file_truc_exchange_v1_exchange_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   24,
+			NumEnums:      3,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

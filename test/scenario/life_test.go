@@ -1,0 +1,168 @@
+package scenario
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/truclienthong/truc/test/mesh"
+)
+
+// commandDesk is an agency at the command line.
+type commandDesk struct {
+	t    *testing.T
+	m    *mesh.Mesh
+	code string
+	dir  string
+}
+
+func (d commandDesk) run(args ...string) (map[string]any, string, int) {
+	d.t.Helper()
+	ran := mesh.Tool(d.t, "connector", append(args, "--profile", d.m.Layout.Profile(d.code), "-o", "json")...)
+	var o map[string]any
+	if ran.Stdout != "" {
+		if err := json.Unmarshal([]byte(ran.Stdout), &o); err != nil {
+			d.t.Fatalf("connector %v prints %q: %v", args, ran.Stdout, err)
+		}
+	}
+	return o, ran.Stderr, ran.Code
+}
+
+// say runs a command that has to succeed, and returns the envelope's id.
+func (d commandDesk) say(args ...string) string {
+	d.t.Helper()
+	o, stderr, code := d.run(args...)
+	id, _ := o["envelope_id"].(string)
+	if code != 0 || id == "" {
+		d.t.Fatalf("%s: connector %v ends with %d: %s", d.code, args, code, stderr)
+	}
+	return id
+}
+
+// refused runs a command that must not succeed for that reason.
+func (d commandDesk) refused(want string, args ...string) {
+	d.t.Helper()
+	if _, stderr, code := d.run(args...); code != 1 || !strings.Contains(stderr, want) {
+		d.t.Errorf("%s: connector %v ends with %d: %s; want a refusal with %q", d.code, args, code, stderr, want)
+	}
+}
+
+// takes receives until nothing is left, and returns what came: the subject of
+// documents, the code of statuses.
+func (d commandDesk) takes() []string {
+	d.t.Helper()
+	var got []string
+	for _, o := range asked(d.t, "connector", "receive", "--out", filepath.Join(d.dir, d.code), "--profile", d.m.Layout.Profile(d.code)) {
+		if o["kind"] == "status" {
+			got = append(got, o["status_code"].(string))
+		} else {
+			got = append(got, o["subject"].(string))
+		}
+	}
+	return got
+}
+
+// awaits waits until track says so of a recipient: transport, phase, asked.
+func (d commandDesk) awaits(id, recipient, want string) map[string]any {
+	d.t.Helper()
+	var last string
+	for begun := time.Now(); time.Since(begun) < 30*time.Second; {
+		track := asked(d.t, "connector", "track", id, "--profile", d.m.Layout.Profile(d.code))[0]
+		for _, x := range track["deliveries"].([]any) {
+			delivery := x.(map[string]any)
+			if delivery["agency"] != recipient {
+				continue
+			}
+			if last = fmt.Sprintf("%s %s %s", delivery["transport"], delivery["phase"], delivery["asked"]); strings.TrimSpace(last) == want {
+				return delivery
+			}
+		}
+	}
+	d.t.Fatalf("track of %s by %s says %q of %s, want %q", id, d.code, last, recipient, want)
+	return nil
+}
+
+// The life of a document by the commands of its sender and its recipients, who
+// are at home at three relays: it is worked on, recalled before it was fetched, and
+// after; everything that may not be said is refused with the field and the reason.
+func TestLifeOfADocument(t *testing.T) {
+	t.Parallel()
+	m := mesh.Start(t, mesh.Config{Processes: true})
+	dir := t.TempDir()
+	at := func(code string) commandDesk { return commandDesk{t, m, code, dir} }
+	sender, ministry, ward, stranger := at("H17.97.08"), at("G22"), at("H26.12.05"), at("H26")
+	file := filepath.Join(dir, "kehoach.pdf")
+	if err := os.WriteFile(file, []byte("%PDF-1.4 kế hoạch"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	id := sender.say("send", "--to", "G22,H26.12.05", "--subject", "Kế hoạch", "--document-id", "KH-1", file)
+	if got := ministry.takes(); !slices.Equal(got, []string{"Kế hoạch"}) {
+		t.Fatalf("G22 took %v", got)
+	}
+	sender.awaits(id, "G22", "done sent")
+	ministry.refused("answers a question", "status", id, "15")
+	stranger.refused("not yours", "status", id, "03")
+	ministry.say("status", id, "01")
+	sender.awaits(id, "G22", "done arrived")
+	ministry.say("status", id, "03", "--note", "Số đến 1250")
+	said := sender.awaits(id, "G22", "done accepted")
+	if said["status"] != "03" || said["note"] != "Số đến 1250" || len(said["statements"].([]any)) != 2 {
+		t.Errorf("track shows %v, want 03 with its note, and both statements", said)
+	}
+	ministry.say("status", id, "05")
+	sender.awaits(id, "G22", "done processing")
+	ministry.say("status", id, "01") // late: kept, and moves nothing
+	for {
+		said = sender.awaits(id, "G22", "done processing")
+		if n := len(said["statements"].([]any)); n == 4 {
+			break
+		}
+	}
+	if got := sender.takes(); !slices.Equal(sorted(got), []string{"01", "01", "03", "05"}) {
+		t.Errorf("the sender took %v, want each status", got)
+	}
+
+	// The ward did not fetch it yet: there the mesh completes the recall.
+	stranger.refused("not yours", "recall", id, "--reason", "không phải của mình")
+	sender.say("recall", "KH-1", "--reason", "Sai nơi nhận")
+	sender.awaits(id, "H26.12.05", "fail recalled")
+	sender.awaits(id, "G22", "done processing recall")
+	if got := ward.takes(); len(got) > 0 {
+		t.Errorf("the ward took %v of what was taken back", got)
+	}
+	if got := ministry.takes(); !slices.Equal(got, []string{"Kế hoạch"}) {
+		t.Errorf("G22 took %v, want the document that takes it back", got)
+	}
+	ministry.say("status", id, "16", "--note", "Đã xử lý xong")
+	sender.awaits(id, "G22", "done processing")
+	sender.say("recall", id, "--reason", "Vẫn sai nơi nhận") // asked again
+	sender.awaits(id, "G22", "done processing recall")
+	ministry.takes()
+	ministry.say("status", id, "15")
+	sender.awaits(id, "G22", "done recalled")
+	ministry.say("status", id, "06") // it crossed with the recall
+	sender.awaits(id, "G22", "done recalled")
+	sender.refused("every recipient", "recall", id, "--reason", "nữa")
+
+	events := 0
+	for _, o := range asked(t, "relayctl", "trace", id, "--profile", m.Layout.Profile("operator")) {
+		list, _ := o["events"].([]any)
+		for _, e := range list {
+			if e.(map[string]any)["action"] == "status" {
+				events++
+			}
+		}
+	}
+	if events < 8 {
+		t.Errorf("the operator's trace shows %d statements, want every one", events)
+	}
+	m.Balance()
+}
+
+func sorted(list []string) []string { slices.Sort(list); return list }
