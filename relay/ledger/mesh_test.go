@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/ledger"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -40,6 +42,14 @@ type memory struct {
 
 func (m *memory) Say(_ context.Context, said envelope.Said) error {
 	m.said = append(m.said, said)
+	for i := range m.records[said.ID].Deliveries {
+		if d := &m.records[said.ID].Deliveries[i]; slices.Contains(said.Agencies, d.Agency) {
+			if d.Life = d.Life.Clone(); d.Life == nil {
+				d.Life = new(lifecycle.Life)
+			}
+			d.Life.Hear(lifecycle.Heard{Statement: said.Statement, Source: said.Source})
+		}
+	}
 	return nil
 }
 

@@ -122,6 +122,9 @@ const (
 // against finds what speaks against a saying, and at whom it is said.
 func (l *Ledger) against(sender routing.AgencyCode, header *exchangev1.Header, j *judged, all *knowledge) []envelope.Problem {
 	target := targetField(header, j)
+	if j.saying.Act == lifecycle.Replaces && j.saying.Document == header.GetDocumentId() {
+		return []envelope.Problem{{Field: target, Reason: invalid, Description: "is the document itself: give the replacement an id of its own"}}
+	}
 	if !all.known() || all.sender != j.owner {
 		return []envelope.Problem{{Field: target, Reason: notFound,
 			Description: "names a document that is not known, or is not yours to speak of"}}
@@ -129,7 +132,7 @@ func (l *Ledger) against(sender routing.AgencyCode, header *exchangev1.Header, j
 	if j.saying.By != lifecycle.Sender {
 		return l.againstRecipient(sender, header, j, all, target)
 	}
-	return l.againstSender(header, j, all, target)
+	return l.againstSender(header, j, all)
 }
 
 func targetField(header *exchangev1.Header, j *judged) string {
@@ -162,10 +165,7 @@ func (l *Ledger) againstRecipient(sender routing.AgencyCode, header *exchangev1.
 }
 
 // againstSender judges what a sender says of its own document at recipients.
-func (l *Ledger) againstSender(header *exchangev1.Header, j *judged, all *knowledge, target string) []envelope.Problem {
-	if j.saying.Act == lifecycle.Replaces && j.saying.Document == header.GetDocumentId() {
-		return []envelope.Problem{{Field: target, Reason: invalid, Description: "is the document itself: give the replacement an id of its own"}}
-	}
+func (l *Ledger) againstSender(header *exchangev1.Header, j *judged, all *knowledge) []envelope.Problem {
 	at := make(map[routing.AgencyCode]bool)
 	for _, code := range j.saying.At {
 		if agency, ok := all.view.Agency(routing.AgencyCode(code)); ok {
