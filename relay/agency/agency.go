@@ -104,8 +104,9 @@ type timing struct {
 	answers time.Duration
 	// probe bounds one measurement of a relay.
 	probe time.Duration
-	// remeasure is how long a choice of relay stands unquestioned.
-	remeasure time.Duration
+	// remeasure is how long a choice of relay stands unquestioned, away that of
+	// one outside the home region.
+	remeasure, away time.Duration
 	// call bounds one try of a call that carries no content.
 	call time.Duration
 }
@@ -116,6 +117,7 @@ var defaultTiming = timing{
 	answers:      2 * time.Second,
 	probe:        10 * time.Second,
 	remeasure:    5 * time.Minute,
+	away:         20 * time.Second,
 	call:         30 * time.Second,
 }
 

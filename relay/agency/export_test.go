@@ -6,7 +6,7 @@ import "time"
 func (c Config) Quick() Config {
 	c.timing = timing{
 		firstBackoff: 2 * time.Millisecond, maxBackoff: 20 * time.Millisecond, answers: 20 * time.Millisecond,
-		probe: 5 * time.Second, remeasure: time.Hour, call: 10 * time.Second,
+		probe: 5 * time.Second, remeasure: time.Hour, away: time.Hour, call: 10 * time.Second,
 	}
 	return c
 }
@@ -14,6 +14,12 @@ func (c Config) Quick() Config {
 // Remeasure sets how long a choice of relay stands.
 func (c Config) Remeasure(d time.Duration) Config {
 	c.timing.remeasure = d
+	return c
+}
+
+// Away sets how long a choice outside the home region stands.
+func (c Config) Away(d time.Duration) Config {
+	c.timing.away = d
 	return c
 }
 

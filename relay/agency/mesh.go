@@ -162,10 +162,29 @@ func (m *mesh) nearest(ctx context.Context) (*relay, error) {
 func (m *mesh) attached() *relay {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.current != nil && time.Since(m.measuredAt) < m.config.timing.remeasure {
+	if m.current != nil && time.Since(m.measuredAt) < m.stands() {
 		return m.current
 	}
 	return nil
+}
+
+// stands is how long the choice of a relay stands: outside the home region it was
+// made in bad times, which may be over soon. Requires mu.
+func (m *mesh) stands() time.Duration {
+	if at := m.current.info.GetRelay().GetRegion(); m.region != "" && at != m.region {
+		return m.config.timing.away
+	}
+	return m.config.timing.remeasure
+}
+
+// untilMeasured is how long the choice of now stands.
+func (m *mesh) untilMeasured() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.current == nil {
+		return m.config.timing.remeasure
+	}
+	return m.stands()
 }
 
 // due returns the relays that may be tried now; it waits for the first.

@@ -123,7 +123,7 @@ func (c *Client) receiveFrom(ctx context.Context, r *relay, options ReceiveOptio
 // watchForNearer measures the relays now and then while a stream is open, and
 // ends the stream when another relay is worth moving to.
 func (c *Client) watchForNearer(ctx context.Context, r *relay, cancel context.CancelCauseFunc) {
-	for sleep(ctx, c.config.timing.remeasure+c.config.timing.backoff(1)) == nil {
+	for sleep(ctx, c.mesh.untilMeasured()+c.config.timing.backoff(1)) == nil {
 		if nearer, err := c.mesh.nearest(ctx); err == nil && nearer != r {
 			cancel(errNearer)
 			return

@@ -181,10 +181,12 @@ func TestReceiveWaitsForWhatArrivesAndMoves(t *testing.T) {
 	}
 }
 
+// Outside its region a client does not wait for the time at which every choice is
+// questioned.
 func TestReceiveGoesBackToTheNearerRelay(t *testing.T) {
 	mesh := newMesh(t, bac, nam)
 	mesh.Stop("bac")
-	recipient := newClient(t, configOf(t, mesh, "H26").Remeasure(50*time.Millisecond))
+	recipient := newClient(t, configOf(t, mesh, "H26").Away(50*time.Millisecond))
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
 	// Attached to nam, then bac comes back: the stream must end at nam and open

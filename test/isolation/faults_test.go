@@ -264,8 +264,8 @@ func (a *attack) together() {
 func (a *attack) othersGoOn(site int) {
 	a.t.Helper()
 	one, other := a.next(site), a.next(a.next(site))
-	a.must(a.delivers(a.random, a.at(one, 0), a.at(other, 0)))
-	a.must(a.delivers(a.random, a.at(other, 1), a.at(one, 1)))
+	a.must(a.deliversBy(a.random, a.at(one, 0), a.at(other, 0), a.ids[site]))
+	a.must(a.deliversBy(a.random, a.at(other, 1), a.at(one, 1), a.ids[site]))
 }
 
 // single asks that documents that were accepted at isolated sites, begun after a
