@@ -45,14 +45,41 @@ func statementOf(h lifecycle.Heard) *exchangev1.Statement {
 	return out
 }
 
-// withLife gives a delivery what another relay knows more of what was said: only
-// the ingress of the document knows all of it.
-func withLife(chosen, other *exchangev1.Delivery) *exchangev1.Delivery {
-	if len(other.GetStatements()) > len(chosen.GetStatements()) {
-		chosen.Statements, chosen.Status, chosen.Asked = other.GetStatements(), other.GetStatus(), other.GetAsked()
-		if chosen.GetPhase() != exchangev1.Phase_PHASE_RECALLED {
-			chosen.Phase = other.GetPhase()
-		}
+var actOfBusiness = map[exchangev1.BusinessType]lifecycle.Act{
+	exchangev1.BusinessType_BUSINESS_TYPE_REVOKE:  lifecycle.AsksRecall,
+	exchangev1.BusinessType_BUSINESS_TYPE_UPDATE:  lifecycle.Updates,
+	exchangev1.BusinessType_BUSINESS_TYPE_REPLACE: lifecycle.Replaces,
+}
+
+// heardOf reads a statement that another relay tells of.
+func heardOf(s *exchangev1.Statement) (h lifecycle.Heard, ok bool) {
+	h.Statement = lifecycle.Statement{
+		Act: lifecycle.ActOf(s.GetCode()), Code: s.GetCode(), At: s.GetAt().AsTime(), Heard: s.GetAcceptedAt().AsTime(), Note: s.GetNote(),
 	}
-	return chosen
+	if act, about := actOfBusiness[s.GetBusiness()]; about {
+		h.Act = act
+	}
+	if s.GetBySender() {
+		h.By = lifecycle.Sender
+	}
+	ok = copy(h.Source[:], s.GetEnvelopeId()) == len(h.Source)
+	return h, ok
+}
+
+// live tells in a delivery what several relays together have heard of it: where a
+// document was handed in at two relays, each may have heard a part.
+func live(d *exchangev1.Delivery, life *lifecycle.Life) {
+	if life == nil {
+		return
+	}
+	s := life.State()
+	d.Statements = nil
+	for _, h := range life.Said {
+		d.Statements = append(d.Statements, statementOf(h))
+	}
+	d.Status, d.Asked = s.Code, exchangev1.Question(s.Asked)
+	if taken := d.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL &&
+		d.GetReason() == exchangev1.ErrorReason_ERROR_REASON_RECALLED; !taken {
+		d.Phase = exchangev1.Phase(s.Phase)
+	}
 }

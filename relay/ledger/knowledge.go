@@ -8,6 +8,7 @@ import (
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -25,9 +26,12 @@ type knowledge struct {
 	// receipt is that of the ingress relay where it answered, else of any.
 	receipt    *exchangev1.Receipt
 	deliveries map[string]*exchangev1.Delivery
-	events     []*exchangev1.TraceEvent
-	holders    []string
-	silent     []string
+	// lives are what all of them have heard, told that the ingress answered.
+	lives   map[string]*lifecycle.Life
+	told    bool
+	events  []*exchangev1.TraceEvent
+	holders []string
+	silent  []string
 }
 
 // known reports whether any relay knows the envelope.
@@ -57,6 +61,7 @@ func (k *knowledge) add(relay routing.RelayID, answer *relayv1.InquireResponse) 
 		k.receipt, k.ingress = answer.GetReceipt(), ingress
 	}
 	k.header = header
+	k.told = k.told || relay == ingress
 	if relay == k.self {
 		k.sender = routing.AgencyCode(answer.GetSenderCode())
 	} else if k.sender == "" {
@@ -74,6 +79,7 @@ func (k *knowledge) add(relay routing.RelayID, answer *relayv1.InquireResponse) 
 		k.holders = append(k.holders, string(relay))
 	}
 	for _, delivery := range answer.GetDeliveries() {
+		k.hear(delivery)
 		if delivery.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE && !k.knowsDone(relay, delivery.GetAgencyCode()) {
 			continue
 		}
@@ -81,6 +87,26 @@ func (k *knowledge) add(relay routing.RelayID, answer *relayv1.InquireResponse) 
 			k.deliveries = make(map[string]*exchangev1.Delivery)
 		}
 		k.deliveries[delivery.GetAgencyCode()] = better(k.deliveries[delivery.GetAgencyCode()], delivery)
+	}
+	for code, d := range k.deliveries {
+		live(d, k.lives[code])
+	}
+}
+
+// hear adds what was said at a recipient.
+func (k *knowledge) hear(d *exchangev1.Delivery) {
+	for _, s := range d.GetStatements() {
+		h, ok := heardOf(s)
+		if !ok {
+			continue
+		}
+		if k.lives == nil {
+			k.lives = make(map[string]*lifecycle.Life)
+		}
+		if k.lives[d.GetAgencyCode()] == nil {
+			k.lives[d.GetAgencyCode()] = new(lifecycle.Life)
+		}
+		k.lives[d.GetAgencyCode()].Hear(h)
 	}
 }
 
@@ -104,9 +130,9 @@ func better(a, b *exchangev1.Delivery) *exchangev1.Delivery {
 		cmp.Compare(certainty(a.GetTransport()), certainty(b.GetTransport())),
 		a.GetUpdatedAt().AsTime().Compare(b.GetUpdatedAt().AsTime()),
 	); order < 0 {
-		return withLife(b, a)
+		return b
 	}
-	return withLife(a, b)
+	return a
 }
 
 // certainty ranks transport statuses; done is final, whatever others still

@@ -57,7 +57,11 @@ func (l *Ledger) Judge(ctx context.Context, sender routing.AgencyCode, header *e
 		if err != nil {
 			return nil, nil, err
 		}
-		problems = append(problems, l.against(sender, header, &j, known)...)
+		found := l.against(sender, header, &j, known)
+		if len(found) > 0 && !known.told && len(known.silent) > 0 {
+			return nil, nil, l.silent(known) // who would know better does not answer
+		}
+		problems = append(problems, found...)
 		all = append(all, j)
 	}
 	return func(ctx context.Context, record *envelope.Record) error {
@@ -97,20 +101,27 @@ func (l *Ledger) find(ctx context.Context, sender routing.AgencyCode, j *judged)
 		return nil, err
 	}
 	all.add(l.config.Self, own)
-	// What was said of it its ingress alone knows.
-	ask, _ := l.others()
-	switch {
-	case !all.known():
+	// What was said of it its ingress alone knows; where that does not answer, the
+	// home of a recipient knows of it, and others who passed it on.
+	ask, lost := l.others()
+	if all.known() && slices.Contains(ask, all.ingress) {
+		l.ask(ctx, []routing.RelayID{all.ingress}, question, all)
+		ask = slices.DeleteFunc(ask, func(r routing.RelayID) bool { return r == all.ingress })
+	}
+	if !all.known() || !all.told || all.ingress != l.config.Self && len(all.silent) > 0 {
+		all.silent = append(all.silent, lost...)
 		l.ask(ctx, ask, question, all)
-	case all.ingress != l.config.Self:
-		l.ask(ctx, slices.DeleteFunc(ask, func(r routing.RelayID) bool { return r != all.ingress }), question, all)
 	}
 	if !all.known() && len(all.silent) > 0 {
-		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE,
-			"the relays that may know the document do not answer just now: %v; try again later", all.silentRelays())
+		return nil, l.silent(all)
 	}
 	j.id, j.ingress = all.id, all.ingress
 	return all, nil
+}
+
+func (l *Ledger) silent(all *knowledge) error {
+	return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE,
+		"the relays that may know the document do not answer just now: %v; try again later", all.silentRelays())
 }
 
 const (
@@ -161,7 +172,7 @@ func (l *Ledger) againstRecipient(sender routing.AgencyCode, header *exchangev1.
 			Description: fmt.Sprintf("is %s: what is said of a document goes to its sender, %s", codes[0], j.owner)}}
 	}
 	j.agencies = []routing.AgencyCode{sender}
-	return faultAt(d, j, "header.status.code")
+	return faultAt(all, d, j, "header.status.code")
 }
 
 // againstSender judges what a sender says of its own document at recipients.
@@ -198,7 +209,7 @@ func (l *Ledger) againstSender(header *exchangev1.Header, j *judged, all *knowle
 			if !removed[code] {
 				has++
 			}
-			problems = append(problems, faultAt(d, j, recipientField(i))...)
+			problems = append(problems, faultAt(all, d, j, recipientField(i))...)
 			j.agencies = append(j.agencies, code)
 		}
 	}
@@ -229,8 +240,12 @@ var faultTexts = map[lifecycle.Fault]string{
 	lifecycle.InRecall:   "cannot be: the document is being taken back there",
 }
 
-// faultAt is why the life of the document at a recipient does not allow it.
-func faultAt(d *exchangev1.Delivery, j *judged, field string) []envelope.Problem {
+// faultAt is why the life of the document at a recipient does not allow it. Where
+// the ingress does not answer nobody knows: it is kept, and judged there.
+func faultAt(all *knowledge, d *exchangev1.Delivery, j *judged, field string) []envelope.Problem {
+	if !all.told {
+		return nil
+	}
 	s := lifecycle.State{Phase: lifecycle.Phase(d.GetPhase()), Asked: lifecycle.Question(d.GetAsked()), Code: d.GetStatus()}
 	_, verdict := s.Next(j.saying.Statement)
 	if verdict.Outcome != lifecycle.Refused {

@@ -42,6 +42,7 @@ func (w *world) afterlife(letters []*letter) {
 	for _, l := range letters {
 		w.until("track of "+l.plan.id+" says done once more", patience, func() error { return w.tracked(l) })
 	}
+	w.until("every statement is kept without the indexes", patience, w.heard)
 	w.until("the audit balances once more", patience, w.balanced)
 }
 

@@ -143,6 +143,13 @@ func (d *desk) take(ctx context.Context, arrival *agency.Arrival) error {
 	known := d.books[arrival.ID]
 	d.books[arrival.ID] = true
 	d.mu.Unlock()
+	if !known && header.GetKind() == exchangev1.Kind_KIND_DOCUMENT && d.w.speaks() {
+		d.w.unsaid.Add(1)
+		d.w.running.Go(func() {
+			defer d.w.unsaid.Add(-1)
+			d.w.speak(d, arrival)
+		})
+	}
 	if !known {
 		d.w.history.Took(d.plan.code, arrival.ID, header.GetSender().GetCode(), header.GetDocumentId(), history.SumOf(files), time.Now())
 	}

@@ -78,12 +78,19 @@ func (w *world) finish(letters []*letter) {
 			w.revive(letters, lacks)
 			return fmt.Errorf("%d deliveries, the first %v", len(lacks), lacks[0])
 		}
+		if n := w.unsaid.Load(); n > 0 {
+			return fmt.Errorf("%d recipients have something to say", n)
+		}
+		if lacks, _ := w.history.Missing(); len(lacks) > 0 {
+			return fmt.Errorf("%d statements, the first %v", len(lacks), lacks[0])
+		}
 		return nil
 	})
 	if ok {
 		for _, l := range letters {
 			w.until("track of "+l.plan.id+" says done", patience, func() error { return w.tracked(l) })
 		}
+		w.until("every statement is kept", patience, w.heard)
 		if w.until("the audit balances", patience, w.balanced) {
 			w.afterlife(letters)
 		}

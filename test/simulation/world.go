@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,6 +33,7 @@ type world struct {
 	running sync.WaitGroup // everything that ends with ctx
 	sending sync.WaitGroup // documents that are not handed in yet
 	faults  sync.WaitGroup // events that are not over yet
+	unsaid  atomic.Int32   // recipients that still have something to say
 	// healed is closed when everything is mended.
 	healed chan struct{}
 
@@ -47,6 +49,8 @@ type world struct {
 	diskLost bool
 	// expires: a clock was so far ahead that envelopes expired.
 	expires bool
+
+	statements []statement
 
 	operator map[string]*grpc.ClientConn // of the goroutine that finishes
 }
