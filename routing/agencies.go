@@ -245,6 +245,7 @@ func (t *tx) applyRemoveAgency(c *directoryv1.RemoveAgency) error {
 		}
 	}
 	t.forget(e)
+	t.stale[e.GetCode()] = true
 	t.remove(agencyTable, e)
 	return nil
 }

@@ -88,12 +88,23 @@ func BenchmarkLookup(b *testing.B) {
 			v.Resolve(recipients(toGroup("communes")))
 		}
 	})
-	b.Run("search", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			v.Agencies(routing.Query{Search: "khong co", Under: "H26"})
-		}
-	})
+	for name, q := range map[string]routing.Query{ // a page each
+		"nobody":                   {Search: "khong co"},
+		"one":                      {Search: "uy ban nhan dan h63 03 002"},
+		"everybody, first page":    {Search: "uy ban nhan dan", Limit: 1000},
+		"everybody, last page":     {Search: "uy ban nhan dan", Limit: 1000, After: "H62"},
+		"words that never meet":    {Search: "uy ban h26 h27"},
+		"under a province":         {Under: "H63", Tier: 4, Limit: 1000},
+		"under the root, by words": {Under: "VN", Search: "ph nhan d"},
+		"without conditions":       {Limit: 1000, After: "H40"},
+	} {
+		b.Run("search/"+name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				v.Agencies(q)
+			}
+		})
+	}
 }
 
 func BenchmarkApplyImport(b *testing.B) {

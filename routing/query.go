@@ -40,34 +40,26 @@ func (v View) Agencies(q Query) (page []*directoryv1.Agency, next string) {
 		}
 		return nil, ""
 	}
-	under := ""
+	c := conditions{tier: q.Tier, words: strings.Fields(fold(q.Search))}
 	if q.Under != "" {
 		e := v.s.lookup(string(q.Under))
 		if e == nil {
 			return nil, ""
 		}
-		under = e.GetCode()
+		c.under = e.GetCode()
+	}
+	if strings.TrimSpace(q.Search) != "" && len(c.words) == 0 {
+		return nil, "" // nothing but signs: no name has that
 	}
 	limit := min(q.Limit, maxPage)
 	if limit <= 0 {
 		limit = defaultPage
 	}
-	words := strings.Fields(fold(q.Search))
-	if strings.TrimSpace(q.Search) != "" && len(words) == 0 {
-		return nil, "" // nothing but signs: no name has that
-	}
-	for e := range from[*entry](v.s.rows, agencyTable, q.After) {
-		switch {
-		case q.After != "" && e.GetCode() == q.After,
-			q.Tier != 0 && Tier(e.GetTier()) != q.Tier,
-			!hasWords(e.words, words),
-			under != "" && !v.s.isUnder(e, under):
-			continue
-		}
+	for a := range v.s.find(c, q.After) {
 		if len(page) == limit {
 			return page, page[limit-1].GetCode()
 		}
-		page = append(page, e.Agency)
+		page = append(page, a)
 	}
 	return page, ""
 }

@@ -48,6 +48,8 @@ type state struct {
 	homes    map[RelayID]uint64  // agencies that have it as home
 	standbys map[RelayID]uint64  // agencies that have it as standby
 	agencies uint64
+	search   *searchIndex    // of this version or one before
+	stale    map[string]bool // codes of which search tells what no longer is
 
 	staged  map[string][]*directoryv1.Agency // by name of staging
 	changed chan struct{}                    // closed when the next version is published
@@ -80,7 +82,7 @@ func newState() *state {
 	return &state{
 		db: db, rows: db.Txn(false),
 		homes: map[RelayID]uint64{}, standbys: map[RelayID]uint64{},
-		changed: make(chan struct{}),
+		search: new(searchIndex), changed: make(chan struct{}),
 	}
 }
 

@@ -23,7 +23,8 @@ type tx struct {
 	keys            map[[32]byte]*holder
 	homes, standbys map[RelayID]uint64
 	agencies        uint64
-	active          []RelayID // cache of activeRelays
+	stale           map[string]bool // over base.stale
+	active          []RelayID       // cache of activeRelays
 	staged          map[string][]*directoryv1.Agency
 
 	// discard names the staged import to drop if the command is refused.
@@ -35,7 +36,7 @@ func begin(base *state) *tx {
 		base: base, version: base.version + 1, rows: base.db.Txn(true),
 		touched: map[string]bool{}, names: map[string]*entry{}, keys: map[[32]byte]*holder{},
 		homes: maps.Clone(base.homes), standbys: maps.Clone(base.standbys),
-		agencies: base.agencies, staged: base.staged,
+		agencies: base.agencies, staged: base.staged, stale: map[string]bool{},
 	}
 }
 
@@ -52,6 +53,7 @@ func (t *tx) commit() *state {
 	next.homes, next.standbys, next.agencies = t.homes, t.standbys, t.agencies
 	next.staged = t.staged
 	next.changed = make(chan struct{})
+	t.searchAfter(&next)
 	next.derive(func(table string) bool { return t.touched[table] })
 	return &next
 }
@@ -135,6 +137,7 @@ func (t *tx) storeAgency(before *entry, a *directoryv1.Agency) {
 		t.standbys[RelayID(a.GetStandbyRelayId())]++
 	}
 	t.agencies++
+	t.outdated(before, a)
 	t.insert(agencyTable, e)
 }
 
