@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -173,6 +175,19 @@ func (d *directoryService) ListTrust(ctx context.Context, req *adminv1.ListTrust
 		return nil, err
 	}
 	return &adminv1.ListTrustResponse{Roots: view.TrustRoots(), Revocations: view.Revocations()}, nil
+}
+
+func (d *directoryService) ListImports(ctx context.Context, req *adminv1.ListImportsRequest) (*adminv1.ListImportsResponse, error) {
+	view, err := d.view(ctx, req.GetConsistency())
+	if err != nil {
+		return nil, err
+	}
+	response := new(adminv1.ListImportsResponse)
+	staged := view.Staged()
+	for _, name := range slices.Sorted(maps.Keys(staged)) {
+		response.Imports = append(response.Imports, &adminv1.StagedImport{Staging: name, Agencies: uint32(staged[name])})
+	}
+	return response, nil
 }
 
 func refuseField(field, format string, args ...any) error {

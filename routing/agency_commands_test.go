@@ -2,6 +2,7 @@ package routing_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -229,6 +230,16 @@ func TestImportAgencies(t *testing.T) {
 				t.Errorf("message lacks %q:\n%s", want, result.GetMessage())
 			}
 		}
+		var rows []string
+		for _, f := range result.GetFaults() {
+			rows = append(rows, fmt.Sprintf("%d %s %s", f.GetRow(), f.GetCode(), strings.TrimPrefix(f.GetReason().String(), "ERROR_REASON_")))
+			if f.GetMessage() == "" || !strings.Contains(result.GetMessage(), f.GetMessage()) {
+				t.Errorf("row %d says %q, which is not in the message", f.GetRow(), f.GetMessage())
+			}
+		}
+		if want := []string{"1 H41 INVALID_FIELD", "6 H40 CONFLICT", "3 H42 NOT_FOUND", "4 H43.01 CONFLICT", "7 H50 CONFLICT", "8 000.00.00.G22 CONFLICT"}; !slices.Equal(rows, want) {
+			t.Errorf("faults %q, want %q", rows, want)
+		}
 		if strings.Contains(result.GetMessage(), "H41.01") {
 			t.Errorf("a row is blamed for its superior's fault:\n%s", result.GetMessage())
 		}
@@ -242,6 +253,9 @@ func TestImportAgencies(t *testing.T) {
 			rows = append(rows, row("", 2, ""))
 		}
 		result := try(t, fresh3(t), &directoryv1.ImportAgencies{Agencies: rows})
+		if len(result.GetFaults()) != 20 {
+			t.Errorf("%d faults, want 20", len(result.GetFaults()))
+		}
 		if !strings.HasSuffix(result.GetMessage(), "and 10 more") {
 			t.Errorf("message %q does not count the rest", result.GetMessage())
 		}
@@ -288,6 +302,74 @@ func TestStagedImport(t *testing.T) {
 		}
 		if result := try(t, d, part(true, row("H26", 2, ""))); result.GetReason() != applied || result.GetAgencies() != 1 {
 			t.Errorf("again: %v", result)
+		}
+	})
+	t.Run("dropped, and no part of it takes effect later", func(t *testing.T) {
+		d := fresh3(t)
+		must(t, d, part(false, row("H26", 2, ""), row("H27", 2, "")), &directoryv1.DiscardImport{Staging: "t10"})
+		if got := d.View().Staged(); len(got) != 0 {
+			t.Errorf("staged after it was dropped: %v", got)
+		}
+		// Whoever staged them does not know it yet.
+		for _, last := range []bool{false, true} {
+			late := part(last, row("H01", 2, ""))
+			late.Staged = 2
+			if result := try(t, d, late); result.GetReason() != conflict || !strings.Contains(result.GetMessage(), "begin it again") {
+				t.Errorf("a part after it was dropped, last %v: %v", last, result)
+			}
+		}
+		if d.View().AgencyCount() != 0 || len(d.View().Staged()) != 0 {
+			t.Errorf("%d agencies, staged %v; want none", d.View().AgencyCount(), d.View().Staged())
+		}
+		if result := try(t, d, &directoryv1.DiscardImport{Staging: "t10"}); result.GetReason() != notFound {
+			t.Errorf("dropped twice: %v", result)
+		}
+	})
+	t.Run("counts what was staged before", func(t *testing.T) {
+		d := fresh3(t)
+		must(t, d, part(false, row("H26", 2, ""), row("H27", 2, "")))
+		next := part(false, row("H28", 2, ""))
+		next.Staged = 2
+		must(t, d, next)
+		if result := try(t, d, next); result.GetReason() != conflict { // the same again, under another request id
+			t.Errorf("a part that came twice: %v", result)
+		}
+		if got := d.View().Staged(); got["t10"] != 3 {
+			t.Fatalf("staged %v, want 3: a part that is refused drops nothing", got)
+		}
+		last := part(true, row("H29", 2, ""))
+		last.Staged = 3
+		if result := try(t, d, last); result.GetReason() != applied || result.GetAgencies() != 4 {
+			t.Errorf("last part: %v", result)
+		}
+	})
+	t.Run("a snapshot is of its moment", func(t *testing.T) {
+		d := fresh3(t)
+		var rows []*directoryv1.Agency
+		for i := range 500 {
+			rows = append(rows, row(fmt.Sprintf("H26.%03d", i), 3, ""))
+		}
+		must(t, d, part(false, rows...))
+		s, err := d.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, during bytes.Buffer
+		if _, err := s.WriteTo(&before); err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error)
+		go func() {
+			_, err := s.WriteTo(&during)
+			written <- err
+		}()
+		must(t, d, part(true, row("H01", 2, "")))
+		if err := <-written; err != nil || !bytes.Equal(before.Bytes(), during.Bytes()) {
+			t.Errorf("written while the import takes effect, a snapshot is another, %v", err)
+		}
+		var after bytes.Buffer
+		if _, err := s.WriteTo(&after); err != nil || !bytes.Equal(before.Bytes(), after.Bytes()) {
+			t.Errorf("written after the import has taken effect, a snapshot is another, %v", err)
 		}
 	})
 	t.Run("bounded", func(t *testing.T) {

@@ -117,7 +117,7 @@ func (d *Directory) Apply(command []byte) (result []byte, err error) {
 	switch {
 	case errors.As(err, &no):
 		t.abort()
-		answer.Version, answer.Reason, answer.Message = base.version, no.reason, no.message
+		answer.Version, answer.Reason, answer.Message, answer.Faults = base.version, no.reason, no.message, no.rows
 		if t.discard != "" {
 			d.current.Store(base.withoutStaged(t.discard))
 		}
@@ -158,6 +158,8 @@ func (t *tx) change(c *directoryv1.Command) (agencies uint32, err error) {
 		return 0, t.applyRemoveAgency(x.RemoveAgency)
 	case *directoryv1.Command_ImportAgencies:
 		return t.applyImport(x.ImportAgencies)
+	case *directoryv1.Command_DiscardImport:
+		return 0, t.applyDiscardImport(x.DiscardImport)
 	case *directoryv1.Command_SetGroup:
 		return 0, t.applySetGroup(x.SetGroup)
 	case *directoryv1.Command_RemoveGroup:
@@ -212,6 +214,7 @@ func (d *Directory) Restore(r io.Reader) error {
 type refusal struct {
 	reason  exchangev1.ErrorReason
 	message string
+	rows    []*directoryv1.RowFault // of an import
 }
 
 func (r *refusal) Error() string { return r.message }
@@ -223,5 +226,5 @@ const (
 )
 
 func refuse(reason exchangev1.ErrorReason, format string, args ...any) error {
-	return &refusal{reason, fmt.Sprintf(format, args...)}
+	return &refusal{reason: reason, message: fmt.Sprintf(format, args...)}
 }

@@ -25,6 +25,8 @@ func oneOfEach() []proto.Message {
 		&directoryv1.SuspendAgency{AgencyCode: "G22", Suspended: true}, &directoryv1.RemoveAgency{AgencyCode: "H26.13"},
 		&directoryv1.ImportAgencies{Agencies: []*directoryv1.Agency{row("H50", 2, ""), row("H50.01", 3, "H50")}},
 		&directoryv1.ImportAgencies{Agencies: []*directoryv1.Agency{row("H51", 2, "")}, Staging: "t10", Last: true},
+		&directoryv1.ImportAgencies{Agencies: []*directoryv1.Agency{row("H52", 2, "")}, Staging: "t11"},
+		&directoryv1.DiscardImport{Staging: "t11"},
 		&directoryv1.SetGroup{Group: &directoryv1.Group{Name: "a", AgencyCodes: []string{"G22"}, Selectors: []*directoryv1.Selector{{Group: "a"}, {Under: "H26", Tier: 3}}}},
 		&directoryv1.RemoveGroup{Name: "a"},
 		&directoryv1.PutRule{Rule: &directoryv1.Rule{Id: "r", Effect: 2, From: &directoryv1.Selector{Code: "G22"}, To: &directoryv1.Selector{Group: "communes-of/H26"}, Kinds: []exchangev1.Kind{document}}},

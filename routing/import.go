@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
 )
 
@@ -25,15 +27,27 @@ func (t *tx) applyImport(c *directoryv1.ImportAgencies) (agencies uint32, err er
 		return 0, p.err()
 	}
 	waiting := t.base.staged[c.GetStaging()]
-	rows := slices.Concat(waiting, c.GetAgencies())
+	if n := c.GetStaged(); n != 0 && int(n) != len(waiting) {
+		// What is staged is left: it may be another's, and whoever sent this one
+		// must not take effect with a part of what was sent.
+		return 0, refuse(conflict, "%d agencies are staged under %s, not %d: the import was dropped; begin it again",
+			len(waiting), c.GetStaging(), n)
+	}
 	t.staged = maps.Clone(t.base.staged)
 	if c.GetLast() {
 		t.discard = c.GetStaging()
 		delete(t.staged, c.GetStaging())
-		return t.putAgencies(rows)
+		// What is staged belongs to a version that may be read just now, by a
+		// snapshot; putting it completes the rows.
+		rows := make([]*directoryv1.Agency, 0, len(waiting)+len(c.GetAgencies()))
+		for _, a := range waiting {
+			rows = append(rows, proto.CloneOf(a))
+		}
+		return t.putAgencies(append(rows, c.GetAgencies()...))
 	}
+	rows := slices.Concat(waiting, c.GetAgencies())
 	if len(waiting) == 0 && len(t.base.staged) >= maxOpenStagings {
-		return 0, refuse(conflict, "%d staged imports are open (%s): send the last part of one first",
+		return 0, refuse(conflict, "%d staged imports are open (%s): send the last part of one first, or discard one",
 			len(t.base.staged), strings.Join(slices.Sorted(maps.Keys(t.base.staged)), ", "))
 	}
 	if len(rows) > maxStagedAgencies {
@@ -48,6 +62,15 @@ func (t *tx) applyImport(c *directoryv1.ImportAgencies) (agencies uint32, err er
 	}
 	t.staged[c.GetStaging()] = rows
 	return 0, nil
+}
+
+func (t *tx) applyDiscardImport(c *directoryv1.DiscardImport) error {
+	if _, open := t.base.staged[c.GetStaging()]; !open {
+		return refuse(notFound, "no import is staged under %q", c.GetStaging())
+	}
+	t.staged = maps.Clone(t.base.staged)
+	delete(t.staged, c.GetStaging())
+	return nil
 }
 
 // putAgencies puts all agencies in their order, each as PutAgency would, or
@@ -108,8 +131,15 @@ func (t *tx) putAgencies(rows []*directoryv1.Agency) (agencies uint32, err error
 
 // row adds the faults of one row of an import.
 func (p *problems) row(i int, a *directoryv1.Agency, of *problems) {
-	if of.found() {
-		p.add(of.reason, "agencies[%d] %s: %v", i, a.GetCode(), of.err())
+	if !of.found() {
+		return
+	}
+	message := of.err().Error()
+	p.add(of.reason, "agencies[%d] %s: %s", i, a.GetCode(), message)
+	if len(p.rows) < maxNamedProblems {
+		p.rows = append(p.rows, &directoryv1.RowFault{
+			Row: uint32(i), Code: strings.ToValidUTF8(a.GetCode(), "?"), Reason: of.reason, Message: message,
+		})
 	}
 }
 

@@ -44,6 +44,7 @@ type problems struct {
 	reason exchangev1.ErrorReason // of the first
 	list   []string
 	more   int
+	rows   []*directoryv1.RowFault // of an import, beside list
 }
 
 func (p *problems) add(reason exchangev1.ErrorReason, format string, args ...any) {
@@ -69,7 +70,7 @@ func (p *problems) err() error {
 	if p.more > 0 {
 		message += fmt.Sprintf("; and %d more", p.more)
 	}
-	return &refusal{p.reason, message}
+	return &refusal{p.reason, message, p.rows}
 }
 
 // text checks a length in characters and that no control characters are in it;

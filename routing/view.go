@@ -59,6 +59,16 @@ func (v View) SpeaksFor(gateway string, code AgencyCode) bool {
 	return found
 }
 
+// Staged tells how many agencies each import has staged that has not taken
+// effect, by its name.
+func (v View) Staged() map[string]int {
+	staged := make(map[string]int, len(v.s.staged))
+	for name, agencies := range v.s.staged {
+		staged[name] = len(agencies)
+	}
+	return staged
+}
+
 // Groups lists the stored groups by name; the built-in ones are not among
 // them.
 func (v View) Groups() []*directoryv1.Group { return sortedValues(v.s.groups) }

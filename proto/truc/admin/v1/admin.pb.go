@@ -1709,6 +1709,153 @@ func (x *ListAgenciesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// ListImportsRequest lists staged imports.
+type ListImportsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How fresh.
+	Consistency   Consistency `protobuf:"varint,1,opt,name=consistency,proto3,enum=truc.admin.v1.Consistency" json:"consistency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImportsRequest) Reset() {
+	*x = ListImportsRequest{}
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImportsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImportsRequest) ProtoMessage() {}
+
+func (x *ListImportsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImportsRequest.ProtoReflect.Descriptor instead.
+func (*ListImportsRequest) Descriptor() ([]byte, []int) {
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListImportsRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+// ListImportsResponse lists staged imports.
+type ListImportsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By name.
+	Imports       []*StagedImport `protobuf:"bytes,1,rep,name=imports,proto3" json:"imports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImportsResponse) Reset() {
+	*x = ListImportsResponse{}
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImportsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImportsResponse) ProtoMessage() {}
+
+func (x *ListImportsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImportsResponse.ProtoReflect.Descriptor instead.
+func (*ListImportsResponse) Descriptor() ([]byte, []int) {
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListImportsResponse) GetImports() []*StagedImport {
+	if x != nil {
+		return x.Imports
+	}
+	return nil
+}
+
+// StagedImport is an import of which not all commands have come.
+type StagedImport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name it is staged under.
+	Staging string `protobuf:"bytes,1,opt,name=staging,proto3" json:"staging,omitempty"`
+	// Agencies staged so far.
+	Agencies      uint32 `protobuf:"varint,2,opt,name=agencies,proto3" json:"agencies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StagedImport) Reset() {
+	*x = StagedImport{}
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StagedImport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StagedImport) ProtoMessage() {}
+
+func (x *StagedImport) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StagedImport.ProtoReflect.Descriptor instead.
+func (*StagedImport) Descriptor() ([]byte, []int) {
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *StagedImport) GetStaging() string {
+	if x != nil {
+		return x.Staging
+	}
+	return ""
+}
+
+func (x *StagedImport) GetAgencies() uint32 {
+	if x != nil {
+		return x.Agencies
+	}
+	return 0
+}
+
 // ListGroupsRequest lists groups.
 type ListGroupsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1720,7 +1867,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1879,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1892,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListGroupsRequest) GetConsistency() Consistency {
@@ -1766,7 +1913,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1925,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1938,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*v1.Group {
@@ -1812,7 +1959,7 @@ type ListRulesRequest struct {
 
 func (x *ListRulesRequest) Reset() {
 	*x = ListRulesRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +1971,7 @@ func (x *ListRulesRequest) String() string {
 func (*ListRulesRequest) ProtoMessage() {}
 
 func (x *ListRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +1984,7 @@ func (x *ListRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListRulesRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListRulesRequest) GetConsistency() Consistency {
@@ -1858,7 +2005,7 @@ type ListRulesResponse struct {
 
 func (x *ListRulesResponse) Reset() {
 	*x = ListRulesResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2017,7 @@ func (x *ListRulesResponse) String() string {
 func (*ListRulesResponse) ProtoMessage() {}
 
 func (x *ListRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2030,7 @@ func (x *ListRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListRulesResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListRulesResponse) GetRules() []*v1.Rule {
@@ -1904,7 +2051,7 @@ type ListGatewaysRequest struct {
 
 func (x *ListGatewaysRequest) Reset() {
 	*x = ListGatewaysRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2063,7 @@ func (x *ListGatewaysRequest) String() string {
 func (*ListGatewaysRequest) ProtoMessage() {}
 
 func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2076,7 @@ func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*ListGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListGatewaysRequest) GetConsistency() Consistency {
@@ -1950,7 +2097,7 @@ type ListGatewaysResponse struct {
 
 func (x *ListGatewaysResponse) Reset() {
 	*x = ListGatewaysResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2109,7 @@ func (x *ListGatewaysResponse) String() string {
 func (*ListGatewaysResponse) ProtoMessage() {}
 
 func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2122,7 @@ func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*ListGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListGatewaysResponse) GetGateways() []*v1.Gateway {
@@ -1996,7 +2143,7 @@ type ListTrustRequest struct {
 
 func (x *ListTrustRequest) Reset() {
 	*x = ListTrustRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2155,7 @@ func (x *ListTrustRequest) String() string {
 func (*ListTrustRequest) ProtoMessage() {}
 
 func (x *ListTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2168,7 @@ func (x *ListTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTrustRequest.ProtoReflect.Descriptor instead.
 func (*ListTrustRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListTrustRequest) GetConsistency() Consistency {
@@ -2044,7 +2191,7 @@ type ListTrustResponse struct {
 
 func (x *ListTrustResponse) Reset() {
 	*x = ListTrustResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2203,7 @@ func (x *ListTrustResponse) String() string {
 func (*ListTrustResponse) ProtoMessage() {}
 
 func (x *ListTrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2216,7 @@ func (x *ListTrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTrustResponse.ProtoReflect.Descriptor instead.
 func (*ListTrustResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListTrustResponse) GetRoots() []*v1.TrustRoot {
@@ -2099,7 +2246,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2258,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2271,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TraceRequest) GetEnvelopeId() []byte {
@@ -2164,7 +2311,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2323,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2336,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TraceResponse) GetReceipt() *v11.Receipt {
@@ -2281,7 +2428,7 @@ type QueueEntry struct {
 
 func (x *QueueEntry) Reset() {
 	*x = QueueEntry{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2440,7 @@ func (x *QueueEntry) String() string {
 func (*QueueEntry) ProtoMessage() {}
 
 func (x *QueueEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2453,7 @@ func (x *QueueEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueEntry.ProtoReflect.Descriptor instead.
 func (*QueueEntry) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *QueueEntry) GetEnvelopeId() []byte {
@@ -2437,7 +2584,7 @@ type ListQueueRequest struct {
 
 func (x *ListQueueRequest) Reset() {
 	*x = ListQueueRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2596,7 @@ func (x *ListQueueRequest) String() string {
 func (*ListQueueRequest) ProtoMessage() {}
 
 func (x *ListQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2609,7 @@ func (x *ListQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueueRequest.ProtoReflect.Descriptor instead.
 func (*ListQueueRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListQueueRequest) GetRelayId() string {
@@ -2525,7 +2672,7 @@ type ListQueueResponse struct {
 
 func (x *ListQueueResponse) Reset() {
 	*x = ListQueueResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2684,7 @@ func (x *ListQueueResponse) String() string {
 func (*ListQueueResponse) ProtoMessage() {}
 
 func (x *ListQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2697,7 @@ func (x *ListQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueueResponse.ProtoReflect.Descriptor instead.
 func (*ListQueueResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListQueueResponse) GetEntry() *QueueEntry {
@@ -2569,7 +2716,7 @@ type ShapeQueueRequest struct {
 
 func (x *ShapeQueueRequest) Reset() {
 	*x = ShapeQueueRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2728,7 @@ func (x *ShapeQueueRequest) String() string {
 func (*ShapeQueueRequest) ProtoMessage() {}
 
 func (x *ShapeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2741,7 @@ func (x *ShapeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShapeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ShapeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 // ShapeRow counts one destination.
@@ -2616,7 +2763,7 @@ type ShapeRow struct {
 
 func (x *ShapeRow) Reset() {
 	*x = ShapeRow{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2775,7 @@ func (x *ShapeRow) String() string {
 func (*ShapeRow) ProtoMessage() {}
 
 func (x *ShapeRow) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2788,7 @@ func (x *ShapeRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShapeRow.ProtoReflect.Descriptor instead.
 func (*ShapeRow) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ShapeRow) GetRelayId() string {
@@ -2692,7 +2839,7 @@ type ShapeQueueResponse struct {
 
 func (x *ShapeQueueResponse) Reset() {
 	*x = ShapeQueueResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2851,7 @@ func (x *ShapeQueueResponse) String() string {
 func (*ShapeQueueResponse) ProtoMessage() {}
 
 func (x *ShapeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2864,7 @@ func (x *ShapeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShapeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ShapeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ShapeQueueResponse) GetAges() []*durationpb.Duration {
@@ -2749,7 +2896,7 @@ type SteerQueueRequest struct {
 
 func (x *SteerQueueRequest) Reset() {
 	*x = SteerQueueRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2908,7 @@ func (x *SteerQueueRequest) String() string {
 func (*SteerQueueRequest) ProtoMessage() {}
 
 func (x *SteerQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2921,7 @@ func (x *SteerQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerQueueRequest.ProtoReflect.Descriptor instead.
 func (*SteerQueueRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SteerQueueRequest) GetEnvelopeId() []byte {
@@ -2809,7 +2956,7 @@ type SteerQueueResponse struct {
 
 func (x *SteerQueueResponse) Reset() {
 	*x = SteerQueueResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +2968,7 @@ func (x *SteerQueueResponse) String() string {
 func (*SteerQueueResponse) ProtoMessage() {}
 
 func (x *SteerQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +2981,7 @@ func (x *SteerQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerQueueResponse.ProtoReflect.Descriptor instead.
 func (*SteerQueueResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SteerQueueResponse) GetEntries() uint32 {
@@ -2855,7 +3002,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2867,7 +3014,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2880,7 +3027,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DrainRequest) GetRelayId() string {
@@ -2905,7 +3052,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2917,7 +3064,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2930,7 +3077,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DrainResponse) GetRemaining() uint64 {
@@ -2967,7 +3114,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3126,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3139,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AuditRequest) GetSince() *timestamppb.Timestamp {
@@ -3033,7 +3180,7 @@ type AuditRow struct {
 
 func (x *AuditRow) Reset() {
 	*x = AuditRow{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3192,7 @@ func (x *AuditRow) String() string {
 func (*AuditRow) ProtoMessage() {}
 
 func (x *AuditRow) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3205,7 @@ func (x *AuditRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRow.ProtoReflect.Descriptor instead.
 func (*AuditRow) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AuditRow) GetRelayId() string {
@@ -3127,7 +3274,7 @@ type AuditResponse struct {
 
 func (x *AuditResponse) Reset() {
 	*x = AuditResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3286,7 @@ func (x *AuditResponse) String() string {
 func (*AuditResponse) ProtoMessage() {}
 
 func (x *AuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3152,7 +3299,7 @@ func (x *AuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditResponse.ProtoReflect.Descriptor instead.
 func (*AuditResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *AuditResponse) GetRows() []*AuditRow {
@@ -3200,7 +3347,7 @@ type AuditFinding struct {
 
 func (x *AuditFinding) Reset() {
 	*x = AuditFinding{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3212,7 +3359,7 @@ func (x *AuditFinding) String() string {
 func (*AuditFinding) ProtoMessage() {}
 
 func (x *AuditFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3372,7 @@ func (x *AuditFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditFinding.ProtoReflect.Descriptor instead.
 func (*AuditFinding) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *AuditFinding) GetEnvelopeId() []byte {
@@ -3271,7 +3418,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3430,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3443,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *StatsRequest) GetMonth() string {
@@ -3349,7 +3496,7 @@ type StatsRow struct {
 
 func (x *StatsRow) Reset() {
 	*x = StatsRow{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3508,7 @@ func (x *StatsRow) String() string {
 func (*StatsRow) ProtoMessage() {}
 
 func (x *StatsRow) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3521,7 @@ func (x *StatsRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRow.ProtoReflect.Descriptor instead.
 func (*StatsRow) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StatsRow) GetKey() string {
@@ -3460,7 +3607,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3472,7 +3619,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3485,7 +3632,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *StatsResponse) GetRows() []*StatsRow {
@@ -3511,7 +3658,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3523,7 +3670,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3536,7 +3683,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 // HealthResponse tells.
@@ -3576,7 +3723,7 @@ type HealthResponse struct {
 
 func (x *HealthResponse) Reset() {
 	*x = HealthResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3735,7 @@ func (x *HealthResponse) String() string {
 func (*HealthResponse) ProtoMessage() {}
 
 func (x *HealthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3748,7 @@ func (x *HealthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
 func (*HealthResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *HealthResponse) GetRelay() *v11.RelayInfo {
@@ -3799,7 +3946,14 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"page_token\x18\a \x01(\tR\tpageToken\"u\n" +
 	"\x14ListAgenciesResponse\x125\n" +
 	"\bagencies\x18\x01 \x03(\v2\x19.truc.directory.v1.AgencyR\bagencies\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"Q\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"R\n" +
+	"\x12ListImportsRequest\x12<\n" +
+	"\vconsistency\x18\x01 \x01(\x0e2\x1a.truc.admin.v1.ConsistencyR\vconsistency\"L\n" +
+	"\x13ListImportsResponse\x125\n" +
+	"\aimports\x18\x01 \x03(\v2\x1b.truc.admin.v1.StagedImportR\aimports\"D\n" +
+	"\fStagedImport\x12\x18\n" +
+	"\astaging\x18\x01 \x01(\tR\astaging\x12\x1a\n" +
+	"\bagencies\x18\x02 \x01(\rR\bagencies\"Q\n" +
 	"\x11ListGroupsRequest\x12<\n" +
 	"\vconsistency\x18\x01 \x01(\x0e2\x1a.truc.admin.v1.ConsistencyR\vconsistency\"F\n" +
 	"\x12ListGroupsResponse\x120\n" +
@@ -3975,7 +4129,7 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eTransferLeader\x12$.truc.admin.v1.TransferLeaderRequest\x1a%.truc.admin.v1.TransferLeaderResponse\x12K\n" +
 	"\bSnapshot\x12\x1e.truc.admin.v1.SnapshotRequest\x1a\x1f.truc.admin.v1.SnapshotResponse\x12G\n" +
 	"\x06Backup\x12\x1c.truc.admin.v1.BackupRequest\x1a\x1d.truc.admin.v1.BackupResponse0\x01\x12J\n" +
-	"\aRestore\x12\x1d.truc.admin.v1.RestoreRequest\x1a\x1e.truc.admin.v1.RestoreResponse(\x012\xd1\x04\n" +
+	"\aRestore\x12\x1d.truc.admin.v1.RestoreRequest\x1a\x1e.truc.admin.v1.RestoreResponse(\x012\xa7\x05\n" +
 	"\x10DirectoryService\x12E\n" +
 	"\x06Change\x12\x1c.truc.admin.v1.ChangeRequest\x1a\x1d.truc.admin.v1.ChangeResponse\x12Q\n" +
 	"\n" +
@@ -3985,7 +4139,8 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"ListGroups\x12 .truc.admin.v1.ListGroupsRequest\x1a!.truc.admin.v1.ListGroupsResponse\x12N\n" +
 	"\tListRules\x12\x1f.truc.admin.v1.ListRulesRequest\x1a .truc.admin.v1.ListRulesResponse\x12W\n" +
 	"\fListGateways\x12\".truc.admin.v1.ListGatewaysRequest\x1a#.truc.admin.v1.ListGatewaysResponse\x12N\n" +
-	"\tListTrust\x12\x1f.truc.admin.v1.ListTrustRequest\x1a .truc.admin.v1.ListTrustResponse2\xe1\x04\n" +
+	"\tListTrust\x12\x1f.truc.admin.v1.ListTrustRequest\x1a .truc.admin.v1.ListTrustResponse\x12T\n" +
+	"\vListImports\x12!.truc.admin.v1.ListImportsRequest\x1a\".truc.admin.v1.ListImportsResponse2\xe1\x04\n" +
 	"\x0eCustodyService\x12B\n" +
 	"\x05Trace\x12\x1b.truc.admin.v1.TraceRequest\x1a\x1c.truc.admin.v1.TraceResponse\x12P\n" +
 	"\tListQueue\x12\x1f.truc.admin.v1.ListQueueRequest\x1a .truc.admin.v1.ListQueueResponse0\x01\x12Q\n" +
@@ -4011,7 +4166,7 @@ func file_truc_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_truc_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_truc_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_truc_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_truc_admin_v1_admin_proto_goTypes = []any{
 	(Consistency)(0),               // 0: truc.admin.v1.Consistency
 	(SteerOperation)(0),            // 1: truc.admin.v1.SteerOperation
@@ -4043,147 +4198,154 @@ var file_truc_admin_v1_admin_proto_goTypes = []any{
 	(*ListRelaysResponse)(nil),     // 27: truc.admin.v1.ListRelaysResponse
 	(*ListAgenciesRequest)(nil),    // 28: truc.admin.v1.ListAgenciesRequest
 	(*ListAgenciesResponse)(nil),   // 29: truc.admin.v1.ListAgenciesResponse
-	(*ListGroupsRequest)(nil),      // 30: truc.admin.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),     // 31: truc.admin.v1.ListGroupsResponse
-	(*ListRulesRequest)(nil),       // 32: truc.admin.v1.ListRulesRequest
-	(*ListRulesResponse)(nil),      // 33: truc.admin.v1.ListRulesResponse
-	(*ListGatewaysRequest)(nil),    // 34: truc.admin.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),   // 35: truc.admin.v1.ListGatewaysResponse
-	(*ListTrustRequest)(nil),       // 36: truc.admin.v1.ListTrustRequest
-	(*ListTrustResponse)(nil),      // 37: truc.admin.v1.ListTrustResponse
-	(*TraceRequest)(nil),           // 38: truc.admin.v1.TraceRequest
-	(*TraceResponse)(nil),          // 39: truc.admin.v1.TraceResponse
-	(*QueueEntry)(nil),             // 40: truc.admin.v1.QueueEntry
-	(*ListQueueRequest)(nil),       // 41: truc.admin.v1.ListQueueRequest
-	(*ListQueueResponse)(nil),      // 42: truc.admin.v1.ListQueueResponse
-	(*ShapeQueueRequest)(nil),      // 43: truc.admin.v1.ShapeQueueRequest
-	(*ShapeRow)(nil),               // 44: truc.admin.v1.ShapeRow
-	(*ShapeQueueResponse)(nil),     // 45: truc.admin.v1.ShapeQueueResponse
-	(*SteerQueueRequest)(nil),      // 46: truc.admin.v1.SteerQueueRequest
-	(*SteerQueueResponse)(nil),     // 47: truc.admin.v1.SteerQueueResponse
-	(*DrainRequest)(nil),           // 48: truc.admin.v1.DrainRequest
-	(*DrainResponse)(nil),          // 49: truc.admin.v1.DrainResponse
-	(*AuditRequest)(nil),           // 50: truc.admin.v1.AuditRequest
-	(*AuditRow)(nil),               // 51: truc.admin.v1.AuditRow
-	(*AuditResponse)(nil),          // 52: truc.admin.v1.AuditResponse
-	(*AuditFinding)(nil),           // 53: truc.admin.v1.AuditFinding
-	(*StatsRequest)(nil),           // 54: truc.admin.v1.StatsRequest
-	(*StatsRow)(nil),               // 55: truc.admin.v1.StatsRow
-	(*StatsResponse)(nil),          // 56: truc.admin.v1.StatsResponse
-	(*HealthRequest)(nil),          // 57: truc.admin.v1.HealthRequest
-	(*HealthResponse)(nil),         // 58: truc.admin.v1.HealthResponse
-	(*durationpb.Duration)(nil),    // 59: google.protobuf.Duration
-	(*v1.Command)(nil),             // 60: truc.directory.v1.Command
-	(*v1.CommandResult)(nil),       // 61: truc.directory.v1.CommandResult
-	(*v1.Relay)(nil),               // 62: truc.directory.v1.Relay
-	(*v1.Agency)(nil),              // 63: truc.directory.v1.Agency
-	(*v1.Group)(nil),               // 64: truc.directory.v1.Group
-	(*v1.Rule)(nil),                // 65: truc.directory.v1.Rule
-	(*v1.Gateway)(nil),             // 66: truc.directory.v1.Gateway
-	(*v1.TrustRoot)(nil),           // 67: truc.directory.v1.TrustRoot
-	(*v1.Revocation)(nil),          // 68: truc.directory.v1.Revocation
-	(*v11.Receipt)(nil),            // 69: truc.exchange.v1.Receipt
-	(*v11.Delivery)(nil),           // 70: truc.exchange.v1.Delivery
-	(*v11.TraceEvent)(nil),         // 71: truc.exchange.v1.TraceEvent
-	(*v11.Part)(nil),               // 72: truc.exchange.v1.Part
-	(v11.Priority)(0),              // 73: truc.exchange.v1.Priority
-	(*timestamppb.Timestamp)(nil),  // 74: google.protobuf.Timestamp
-	(*v11.RelayInfo)(nil),          // 75: truc.exchange.v1.RelayInfo
+	(*ListImportsRequest)(nil),     // 30: truc.admin.v1.ListImportsRequest
+	(*ListImportsResponse)(nil),    // 31: truc.admin.v1.ListImportsResponse
+	(*StagedImport)(nil),           // 32: truc.admin.v1.StagedImport
+	(*ListGroupsRequest)(nil),      // 33: truc.admin.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),     // 34: truc.admin.v1.ListGroupsResponse
+	(*ListRulesRequest)(nil),       // 35: truc.admin.v1.ListRulesRequest
+	(*ListRulesResponse)(nil),      // 36: truc.admin.v1.ListRulesResponse
+	(*ListGatewaysRequest)(nil),    // 37: truc.admin.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),   // 38: truc.admin.v1.ListGatewaysResponse
+	(*ListTrustRequest)(nil),       // 39: truc.admin.v1.ListTrustRequest
+	(*ListTrustResponse)(nil),      // 40: truc.admin.v1.ListTrustResponse
+	(*TraceRequest)(nil),           // 41: truc.admin.v1.TraceRequest
+	(*TraceResponse)(nil),          // 42: truc.admin.v1.TraceResponse
+	(*QueueEntry)(nil),             // 43: truc.admin.v1.QueueEntry
+	(*ListQueueRequest)(nil),       // 44: truc.admin.v1.ListQueueRequest
+	(*ListQueueResponse)(nil),      // 45: truc.admin.v1.ListQueueResponse
+	(*ShapeQueueRequest)(nil),      // 46: truc.admin.v1.ShapeQueueRequest
+	(*ShapeRow)(nil),               // 47: truc.admin.v1.ShapeRow
+	(*ShapeQueueResponse)(nil),     // 48: truc.admin.v1.ShapeQueueResponse
+	(*SteerQueueRequest)(nil),      // 49: truc.admin.v1.SteerQueueRequest
+	(*SteerQueueResponse)(nil),     // 50: truc.admin.v1.SteerQueueResponse
+	(*DrainRequest)(nil),           // 51: truc.admin.v1.DrainRequest
+	(*DrainResponse)(nil),          // 52: truc.admin.v1.DrainResponse
+	(*AuditRequest)(nil),           // 53: truc.admin.v1.AuditRequest
+	(*AuditRow)(nil),               // 54: truc.admin.v1.AuditRow
+	(*AuditResponse)(nil),          // 55: truc.admin.v1.AuditResponse
+	(*AuditFinding)(nil),           // 56: truc.admin.v1.AuditFinding
+	(*StatsRequest)(nil),           // 57: truc.admin.v1.StatsRequest
+	(*StatsRow)(nil),               // 58: truc.admin.v1.StatsRow
+	(*StatsResponse)(nil),          // 59: truc.admin.v1.StatsResponse
+	(*HealthRequest)(nil),          // 60: truc.admin.v1.HealthRequest
+	(*HealthResponse)(nil),         // 61: truc.admin.v1.HealthResponse
+	(*durationpb.Duration)(nil),    // 62: google.protobuf.Duration
+	(*v1.Command)(nil),             // 63: truc.directory.v1.Command
+	(*v1.CommandResult)(nil),       // 64: truc.directory.v1.CommandResult
+	(*v1.Relay)(nil),               // 65: truc.directory.v1.Relay
+	(*v1.Agency)(nil),              // 66: truc.directory.v1.Agency
+	(*v1.Group)(nil),               // 67: truc.directory.v1.Group
+	(*v1.Rule)(nil),                // 68: truc.directory.v1.Rule
+	(*v1.Gateway)(nil),             // 69: truc.directory.v1.Gateway
+	(*v1.TrustRoot)(nil),           // 70: truc.directory.v1.TrustRoot
+	(*v1.Revocation)(nil),          // 71: truc.directory.v1.Revocation
+	(*v11.Receipt)(nil),            // 72: truc.exchange.v1.Receipt
+	(*v11.Delivery)(nil),           // 73: truc.exchange.v1.Delivery
+	(*v11.TraceEvent)(nil),         // 74: truc.exchange.v1.TraceEvent
+	(*v11.Part)(nil),               // 75: truc.exchange.v1.Part
+	(v11.Priority)(0),              // 76: truc.exchange.v1.Priority
+	(*timestamppb.Timestamp)(nil),  // 77: google.protobuf.Timestamp
+	(*v11.RelayInfo)(nil),          // 78: truc.exchange.v1.RelayInfo
 }
 var file_truc_admin_v1_admin_proto_depIdxs = []int32{
-	59, // 0: truc.admin.v1.StatusResponse.last_contact:type_name -> google.protobuf.Duration
+	62, // 0: truc.admin.v1.StatusResponse.last_contact:type_name -> google.protobuf.Duration
 	0,  // 1: truc.admin.v1.MembersRequest.consistency:type_name -> truc.admin.v1.Consistency
-	59, // 2: truc.admin.v1.Member.last_contact:type_name -> google.protobuf.Duration
+	62, // 2: truc.admin.v1.Member.last_contact:type_name -> google.protobuf.Duration
 	5,  // 3: truc.admin.v1.MembersResponse.members:type_name -> truc.admin.v1.Member
-	60, // 4: truc.admin.v1.ChangeRequest.command:type_name -> truc.directory.v1.Command
-	61, // 5: truc.admin.v1.ChangeResponse.result:type_name -> truc.directory.v1.CommandResult
+	63, // 4: truc.admin.v1.ChangeRequest.command:type_name -> truc.directory.v1.Command
+	64, // 5: truc.admin.v1.ChangeResponse.result:type_name -> truc.directory.v1.CommandResult
 	0,  // 6: truc.admin.v1.ListRelaysRequest.consistency:type_name -> truc.admin.v1.Consistency
-	62, // 7: truc.admin.v1.RelayView.relay:type_name -> truc.directory.v1.Relay
-	59, // 8: truc.admin.v1.RelayView.round_trip:type_name -> google.protobuf.Duration
+	65, // 7: truc.admin.v1.RelayView.relay:type_name -> truc.directory.v1.Relay
+	62, // 8: truc.admin.v1.RelayView.round_trip:type_name -> google.protobuf.Duration
 	26, // 9: truc.admin.v1.ListRelaysResponse.relays:type_name -> truc.admin.v1.RelayView
 	0,  // 10: truc.admin.v1.ListAgenciesRequest.consistency:type_name -> truc.admin.v1.Consistency
-	63, // 11: truc.admin.v1.ListAgenciesResponse.agencies:type_name -> truc.directory.v1.Agency
-	0,  // 12: truc.admin.v1.ListGroupsRequest.consistency:type_name -> truc.admin.v1.Consistency
-	64, // 13: truc.admin.v1.ListGroupsResponse.groups:type_name -> truc.directory.v1.Group
-	0,  // 14: truc.admin.v1.ListRulesRequest.consistency:type_name -> truc.admin.v1.Consistency
-	65, // 15: truc.admin.v1.ListRulesResponse.rules:type_name -> truc.directory.v1.Rule
-	0,  // 16: truc.admin.v1.ListGatewaysRequest.consistency:type_name -> truc.admin.v1.Consistency
-	66, // 17: truc.admin.v1.ListGatewaysResponse.gateways:type_name -> truc.directory.v1.Gateway
-	0,  // 18: truc.admin.v1.ListTrustRequest.consistency:type_name -> truc.admin.v1.Consistency
-	67, // 19: truc.admin.v1.ListTrustResponse.roots:type_name -> truc.directory.v1.TrustRoot
-	68, // 20: truc.admin.v1.ListTrustResponse.revocations:type_name -> truc.directory.v1.Revocation
-	69, // 21: truc.admin.v1.TraceResponse.receipt:type_name -> truc.exchange.v1.Receipt
-	70, // 22: truc.admin.v1.TraceResponse.deliveries:type_name -> truc.exchange.v1.Delivery
-	71, // 23: truc.admin.v1.TraceResponse.events:type_name -> truc.exchange.v1.TraceEvent
-	72, // 24: truc.admin.v1.TraceResponse.parts:type_name -> truc.exchange.v1.Part
-	73, // 25: truc.admin.v1.QueueEntry.priority:type_name -> truc.exchange.v1.Priority
-	74, // 26: truc.admin.v1.QueueEntry.since:type_name -> google.protobuf.Timestamp
-	74, // 27: truc.admin.v1.QueueEntry.next_try_at:type_name -> google.protobuf.Timestamp
-	40, // 28: truc.admin.v1.ListQueueResponse.entry:type_name -> truc.admin.v1.QueueEntry
-	59, // 29: truc.admin.v1.ShapeQueueResponse.ages:type_name -> google.protobuf.Duration
-	44, // 30: truc.admin.v1.ShapeQueueResponse.rows:type_name -> truc.admin.v1.ShapeRow
-	1,  // 31: truc.admin.v1.SteerQueueRequest.operation:type_name -> truc.admin.v1.SteerOperation
-	74, // 32: truc.admin.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
-	51, // 33: truc.admin.v1.AuditResponse.rows:type_name -> truc.admin.v1.AuditRow
-	53, // 34: truc.admin.v1.AuditResponse.findings:type_name -> truc.admin.v1.AuditFinding
-	55, // 35: truc.admin.v1.StatsResponse.rows:type_name -> truc.admin.v1.StatsRow
-	75, // 36: truc.admin.v1.HealthResponse.relay:type_name -> truc.exchange.v1.RelayInfo
-	74, // 37: truc.admin.v1.HealthResponse.started_at:type_name -> google.protobuf.Timestamp
-	2,  // 38: truc.admin.v1.RaftService.Status:input_type -> truc.admin.v1.StatusRequest
-	4,  // 39: truc.admin.v1.RaftService.Members:input_type -> truc.admin.v1.MembersRequest
-	7,  // 40: truc.admin.v1.RaftService.AddVoter:input_type -> truc.admin.v1.AddVoterRequest
-	9,  // 41: truc.admin.v1.RaftService.AddNonvoter:input_type -> truc.admin.v1.AddNonvoterRequest
-	11, // 42: truc.admin.v1.RaftService.Demote:input_type -> truc.admin.v1.DemoteRequest
-	13, // 43: truc.admin.v1.RaftService.Remove:input_type -> truc.admin.v1.RemoveRequest
-	15, // 44: truc.admin.v1.RaftService.TransferLeader:input_type -> truc.admin.v1.TransferLeaderRequest
-	17, // 45: truc.admin.v1.RaftService.Snapshot:input_type -> truc.admin.v1.SnapshotRequest
-	19, // 46: truc.admin.v1.RaftService.Backup:input_type -> truc.admin.v1.BackupRequest
-	21, // 47: truc.admin.v1.RaftService.Restore:input_type -> truc.admin.v1.RestoreRequest
-	23, // 48: truc.admin.v1.DirectoryService.Change:input_type -> truc.admin.v1.ChangeRequest
-	25, // 49: truc.admin.v1.DirectoryService.ListRelays:input_type -> truc.admin.v1.ListRelaysRequest
-	28, // 50: truc.admin.v1.DirectoryService.ListAgencies:input_type -> truc.admin.v1.ListAgenciesRequest
-	30, // 51: truc.admin.v1.DirectoryService.ListGroups:input_type -> truc.admin.v1.ListGroupsRequest
-	32, // 52: truc.admin.v1.DirectoryService.ListRules:input_type -> truc.admin.v1.ListRulesRequest
-	34, // 53: truc.admin.v1.DirectoryService.ListGateways:input_type -> truc.admin.v1.ListGatewaysRequest
-	36, // 54: truc.admin.v1.DirectoryService.ListTrust:input_type -> truc.admin.v1.ListTrustRequest
-	38, // 55: truc.admin.v1.CustodyService.Trace:input_type -> truc.admin.v1.TraceRequest
-	41, // 56: truc.admin.v1.CustodyService.ListQueue:input_type -> truc.admin.v1.ListQueueRequest
-	43, // 57: truc.admin.v1.CustodyService.ShapeQueue:input_type -> truc.admin.v1.ShapeQueueRequest
-	46, // 58: truc.admin.v1.CustodyService.SteerQueue:input_type -> truc.admin.v1.SteerQueueRequest
-	48, // 59: truc.admin.v1.CustodyService.Drain:input_type -> truc.admin.v1.DrainRequest
-	50, // 60: truc.admin.v1.CustodyService.Audit:input_type -> truc.admin.v1.AuditRequest
-	54, // 61: truc.admin.v1.CustodyService.Stats:input_type -> truc.admin.v1.StatsRequest
-	57, // 62: truc.admin.v1.CustodyService.Health:input_type -> truc.admin.v1.HealthRequest
-	3,  // 63: truc.admin.v1.RaftService.Status:output_type -> truc.admin.v1.StatusResponse
-	6,  // 64: truc.admin.v1.RaftService.Members:output_type -> truc.admin.v1.MembersResponse
-	8,  // 65: truc.admin.v1.RaftService.AddVoter:output_type -> truc.admin.v1.AddVoterResponse
-	10, // 66: truc.admin.v1.RaftService.AddNonvoter:output_type -> truc.admin.v1.AddNonvoterResponse
-	12, // 67: truc.admin.v1.RaftService.Demote:output_type -> truc.admin.v1.DemoteResponse
-	14, // 68: truc.admin.v1.RaftService.Remove:output_type -> truc.admin.v1.RemoveResponse
-	16, // 69: truc.admin.v1.RaftService.TransferLeader:output_type -> truc.admin.v1.TransferLeaderResponse
-	18, // 70: truc.admin.v1.RaftService.Snapshot:output_type -> truc.admin.v1.SnapshotResponse
-	20, // 71: truc.admin.v1.RaftService.Backup:output_type -> truc.admin.v1.BackupResponse
-	22, // 72: truc.admin.v1.RaftService.Restore:output_type -> truc.admin.v1.RestoreResponse
-	24, // 73: truc.admin.v1.DirectoryService.Change:output_type -> truc.admin.v1.ChangeResponse
-	27, // 74: truc.admin.v1.DirectoryService.ListRelays:output_type -> truc.admin.v1.ListRelaysResponse
-	29, // 75: truc.admin.v1.DirectoryService.ListAgencies:output_type -> truc.admin.v1.ListAgenciesResponse
-	31, // 76: truc.admin.v1.DirectoryService.ListGroups:output_type -> truc.admin.v1.ListGroupsResponse
-	33, // 77: truc.admin.v1.DirectoryService.ListRules:output_type -> truc.admin.v1.ListRulesResponse
-	35, // 78: truc.admin.v1.DirectoryService.ListGateways:output_type -> truc.admin.v1.ListGatewaysResponse
-	37, // 79: truc.admin.v1.DirectoryService.ListTrust:output_type -> truc.admin.v1.ListTrustResponse
-	39, // 80: truc.admin.v1.CustodyService.Trace:output_type -> truc.admin.v1.TraceResponse
-	42, // 81: truc.admin.v1.CustodyService.ListQueue:output_type -> truc.admin.v1.ListQueueResponse
-	45, // 82: truc.admin.v1.CustodyService.ShapeQueue:output_type -> truc.admin.v1.ShapeQueueResponse
-	47, // 83: truc.admin.v1.CustodyService.SteerQueue:output_type -> truc.admin.v1.SteerQueueResponse
-	49, // 84: truc.admin.v1.CustodyService.Drain:output_type -> truc.admin.v1.DrainResponse
-	52, // 85: truc.admin.v1.CustodyService.Audit:output_type -> truc.admin.v1.AuditResponse
-	56, // 86: truc.admin.v1.CustodyService.Stats:output_type -> truc.admin.v1.StatsResponse
-	58, // 87: truc.admin.v1.CustodyService.Health:output_type -> truc.admin.v1.HealthResponse
-	63, // [63:88] is the sub-list for method output_type
-	38, // [38:63] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	66, // 11: truc.admin.v1.ListAgenciesResponse.agencies:type_name -> truc.directory.v1.Agency
+	0,  // 12: truc.admin.v1.ListImportsRequest.consistency:type_name -> truc.admin.v1.Consistency
+	32, // 13: truc.admin.v1.ListImportsResponse.imports:type_name -> truc.admin.v1.StagedImport
+	0,  // 14: truc.admin.v1.ListGroupsRequest.consistency:type_name -> truc.admin.v1.Consistency
+	67, // 15: truc.admin.v1.ListGroupsResponse.groups:type_name -> truc.directory.v1.Group
+	0,  // 16: truc.admin.v1.ListRulesRequest.consistency:type_name -> truc.admin.v1.Consistency
+	68, // 17: truc.admin.v1.ListRulesResponse.rules:type_name -> truc.directory.v1.Rule
+	0,  // 18: truc.admin.v1.ListGatewaysRequest.consistency:type_name -> truc.admin.v1.Consistency
+	69, // 19: truc.admin.v1.ListGatewaysResponse.gateways:type_name -> truc.directory.v1.Gateway
+	0,  // 20: truc.admin.v1.ListTrustRequest.consistency:type_name -> truc.admin.v1.Consistency
+	70, // 21: truc.admin.v1.ListTrustResponse.roots:type_name -> truc.directory.v1.TrustRoot
+	71, // 22: truc.admin.v1.ListTrustResponse.revocations:type_name -> truc.directory.v1.Revocation
+	72, // 23: truc.admin.v1.TraceResponse.receipt:type_name -> truc.exchange.v1.Receipt
+	73, // 24: truc.admin.v1.TraceResponse.deliveries:type_name -> truc.exchange.v1.Delivery
+	74, // 25: truc.admin.v1.TraceResponse.events:type_name -> truc.exchange.v1.TraceEvent
+	75, // 26: truc.admin.v1.TraceResponse.parts:type_name -> truc.exchange.v1.Part
+	76, // 27: truc.admin.v1.QueueEntry.priority:type_name -> truc.exchange.v1.Priority
+	77, // 28: truc.admin.v1.QueueEntry.since:type_name -> google.protobuf.Timestamp
+	77, // 29: truc.admin.v1.QueueEntry.next_try_at:type_name -> google.protobuf.Timestamp
+	43, // 30: truc.admin.v1.ListQueueResponse.entry:type_name -> truc.admin.v1.QueueEntry
+	62, // 31: truc.admin.v1.ShapeQueueResponse.ages:type_name -> google.protobuf.Duration
+	47, // 32: truc.admin.v1.ShapeQueueResponse.rows:type_name -> truc.admin.v1.ShapeRow
+	1,  // 33: truc.admin.v1.SteerQueueRequest.operation:type_name -> truc.admin.v1.SteerOperation
+	77, // 34: truc.admin.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
+	54, // 35: truc.admin.v1.AuditResponse.rows:type_name -> truc.admin.v1.AuditRow
+	56, // 36: truc.admin.v1.AuditResponse.findings:type_name -> truc.admin.v1.AuditFinding
+	58, // 37: truc.admin.v1.StatsResponse.rows:type_name -> truc.admin.v1.StatsRow
+	78, // 38: truc.admin.v1.HealthResponse.relay:type_name -> truc.exchange.v1.RelayInfo
+	77, // 39: truc.admin.v1.HealthResponse.started_at:type_name -> google.protobuf.Timestamp
+	2,  // 40: truc.admin.v1.RaftService.Status:input_type -> truc.admin.v1.StatusRequest
+	4,  // 41: truc.admin.v1.RaftService.Members:input_type -> truc.admin.v1.MembersRequest
+	7,  // 42: truc.admin.v1.RaftService.AddVoter:input_type -> truc.admin.v1.AddVoterRequest
+	9,  // 43: truc.admin.v1.RaftService.AddNonvoter:input_type -> truc.admin.v1.AddNonvoterRequest
+	11, // 44: truc.admin.v1.RaftService.Demote:input_type -> truc.admin.v1.DemoteRequest
+	13, // 45: truc.admin.v1.RaftService.Remove:input_type -> truc.admin.v1.RemoveRequest
+	15, // 46: truc.admin.v1.RaftService.TransferLeader:input_type -> truc.admin.v1.TransferLeaderRequest
+	17, // 47: truc.admin.v1.RaftService.Snapshot:input_type -> truc.admin.v1.SnapshotRequest
+	19, // 48: truc.admin.v1.RaftService.Backup:input_type -> truc.admin.v1.BackupRequest
+	21, // 49: truc.admin.v1.RaftService.Restore:input_type -> truc.admin.v1.RestoreRequest
+	23, // 50: truc.admin.v1.DirectoryService.Change:input_type -> truc.admin.v1.ChangeRequest
+	25, // 51: truc.admin.v1.DirectoryService.ListRelays:input_type -> truc.admin.v1.ListRelaysRequest
+	28, // 52: truc.admin.v1.DirectoryService.ListAgencies:input_type -> truc.admin.v1.ListAgenciesRequest
+	33, // 53: truc.admin.v1.DirectoryService.ListGroups:input_type -> truc.admin.v1.ListGroupsRequest
+	35, // 54: truc.admin.v1.DirectoryService.ListRules:input_type -> truc.admin.v1.ListRulesRequest
+	37, // 55: truc.admin.v1.DirectoryService.ListGateways:input_type -> truc.admin.v1.ListGatewaysRequest
+	39, // 56: truc.admin.v1.DirectoryService.ListTrust:input_type -> truc.admin.v1.ListTrustRequest
+	30, // 57: truc.admin.v1.DirectoryService.ListImports:input_type -> truc.admin.v1.ListImportsRequest
+	41, // 58: truc.admin.v1.CustodyService.Trace:input_type -> truc.admin.v1.TraceRequest
+	44, // 59: truc.admin.v1.CustodyService.ListQueue:input_type -> truc.admin.v1.ListQueueRequest
+	46, // 60: truc.admin.v1.CustodyService.ShapeQueue:input_type -> truc.admin.v1.ShapeQueueRequest
+	49, // 61: truc.admin.v1.CustodyService.SteerQueue:input_type -> truc.admin.v1.SteerQueueRequest
+	51, // 62: truc.admin.v1.CustodyService.Drain:input_type -> truc.admin.v1.DrainRequest
+	53, // 63: truc.admin.v1.CustodyService.Audit:input_type -> truc.admin.v1.AuditRequest
+	57, // 64: truc.admin.v1.CustodyService.Stats:input_type -> truc.admin.v1.StatsRequest
+	60, // 65: truc.admin.v1.CustodyService.Health:input_type -> truc.admin.v1.HealthRequest
+	3,  // 66: truc.admin.v1.RaftService.Status:output_type -> truc.admin.v1.StatusResponse
+	6,  // 67: truc.admin.v1.RaftService.Members:output_type -> truc.admin.v1.MembersResponse
+	8,  // 68: truc.admin.v1.RaftService.AddVoter:output_type -> truc.admin.v1.AddVoterResponse
+	10, // 69: truc.admin.v1.RaftService.AddNonvoter:output_type -> truc.admin.v1.AddNonvoterResponse
+	12, // 70: truc.admin.v1.RaftService.Demote:output_type -> truc.admin.v1.DemoteResponse
+	14, // 71: truc.admin.v1.RaftService.Remove:output_type -> truc.admin.v1.RemoveResponse
+	16, // 72: truc.admin.v1.RaftService.TransferLeader:output_type -> truc.admin.v1.TransferLeaderResponse
+	18, // 73: truc.admin.v1.RaftService.Snapshot:output_type -> truc.admin.v1.SnapshotResponse
+	20, // 74: truc.admin.v1.RaftService.Backup:output_type -> truc.admin.v1.BackupResponse
+	22, // 75: truc.admin.v1.RaftService.Restore:output_type -> truc.admin.v1.RestoreResponse
+	24, // 76: truc.admin.v1.DirectoryService.Change:output_type -> truc.admin.v1.ChangeResponse
+	27, // 77: truc.admin.v1.DirectoryService.ListRelays:output_type -> truc.admin.v1.ListRelaysResponse
+	29, // 78: truc.admin.v1.DirectoryService.ListAgencies:output_type -> truc.admin.v1.ListAgenciesResponse
+	34, // 79: truc.admin.v1.DirectoryService.ListGroups:output_type -> truc.admin.v1.ListGroupsResponse
+	36, // 80: truc.admin.v1.DirectoryService.ListRules:output_type -> truc.admin.v1.ListRulesResponse
+	38, // 81: truc.admin.v1.DirectoryService.ListGateways:output_type -> truc.admin.v1.ListGatewaysResponse
+	40, // 82: truc.admin.v1.DirectoryService.ListTrust:output_type -> truc.admin.v1.ListTrustResponse
+	31, // 83: truc.admin.v1.DirectoryService.ListImports:output_type -> truc.admin.v1.ListImportsResponse
+	42, // 84: truc.admin.v1.CustodyService.Trace:output_type -> truc.admin.v1.TraceResponse
+	45, // 85: truc.admin.v1.CustodyService.ListQueue:output_type -> truc.admin.v1.ListQueueResponse
+	48, // 86: truc.admin.v1.CustodyService.ShapeQueue:output_type -> truc.admin.v1.ShapeQueueResponse
+	50, // 87: truc.admin.v1.CustodyService.SteerQueue:output_type -> truc.admin.v1.SteerQueueResponse
+	52, // 88: truc.admin.v1.CustodyService.Drain:output_type -> truc.admin.v1.DrainResponse
+	55, // 89: truc.admin.v1.CustodyService.Audit:output_type -> truc.admin.v1.AuditResponse
+	59, // 90: truc.admin.v1.CustodyService.Stats:output_type -> truc.admin.v1.StatsResponse
+	61, // 91: truc.admin.v1.CustodyService.Health:output_type -> truc.admin.v1.HealthResponse
+	66, // [66:92] is the sub-list for method output_type
+	40, // [40:66] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_truc_admin_v1_admin_proto_init() }
@@ -4198,7 +4360,7 @@ func file_truc_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_truc_admin_v1_admin_proto_rawDesc), len(file_truc_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   57,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -497,6 +497,7 @@ const (
 	DirectoryService_ListRules_FullMethodName    = "/truc.admin.v1.DirectoryService/ListRules"
 	DirectoryService_ListGateways_FullMethodName = "/truc.admin.v1.DirectoryService/ListGateways"
 	DirectoryService_ListTrust_FullMethodName    = "/truc.admin.v1.DirectoryService/ListTrust"
+	DirectoryService_ListImports_FullMethodName  = "/truc.admin.v1.DirectoryService/ListImports"
 )
 
 // DirectoryServiceClient is the client API for DirectoryService service.
@@ -520,6 +521,8 @@ type DirectoryServiceClient interface {
 	ListGateways(ctx context.Context, in *ListGatewaysRequest, opts ...grpc.CallOption) (*ListGatewaysResponse, error)
 	// ListTrust lists authorities and revocations.
 	ListTrust(ctx context.Context, in *ListTrustRequest, opts ...grpc.CallOption) (*ListTrustResponse, error)
+	// ListImports lists staged imports that have not taken effect.
+	ListImports(ctx context.Context, in *ListImportsRequest, opts ...grpc.CallOption) (*ListImportsResponse, error)
 }
 
 type directoryServiceClient struct {
@@ -600,6 +603,16 @@ func (c *directoryServiceClient) ListTrust(ctx context.Context, in *ListTrustReq
 	return out, nil
 }
 
+func (c *directoryServiceClient) ListImports(ctx context.Context, in *ListImportsRequest, opts ...grpc.CallOption) (*ListImportsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListImportsResponse)
+	err := c.cc.Invoke(ctx, DirectoryService_ListImports_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DirectoryServiceServer is the server API for DirectoryService service.
 // All implementations must embed UnimplementedDirectoryServiceServer
 // for forward compatibility.
@@ -621,6 +634,8 @@ type DirectoryServiceServer interface {
 	ListGateways(context.Context, *ListGatewaysRequest) (*ListGatewaysResponse, error)
 	// ListTrust lists authorities and revocations.
 	ListTrust(context.Context, *ListTrustRequest) (*ListTrustResponse, error)
+	// ListImports lists staged imports that have not taken effect.
+	ListImports(context.Context, *ListImportsRequest) (*ListImportsResponse, error)
 	mustEmbedUnimplementedDirectoryServiceServer()
 }
 
@@ -651,6 +666,9 @@ func (UnimplementedDirectoryServiceServer) ListGateways(context.Context, *ListGa
 }
 func (UnimplementedDirectoryServiceServer) ListTrust(context.Context, *ListTrustRequest) (*ListTrustResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTrust not implemented")
+}
+func (UnimplementedDirectoryServiceServer) ListImports(context.Context, *ListImportsRequest) (*ListImportsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListImports not implemented")
 }
 func (UnimplementedDirectoryServiceServer) mustEmbedUnimplementedDirectoryServiceServer() {}
 func (UnimplementedDirectoryServiceServer) testEmbeddedByValue()                          {}
@@ -799,6 +817,24 @@ func _DirectoryService_ListTrust_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DirectoryService_ListImports_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListImportsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DirectoryServiceServer).ListImports(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DirectoryService_ListImports_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DirectoryServiceServer).ListImports(ctx, req.(*ListImportsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DirectoryService_ServiceDesc is the grpc.ServiceDesc for DirectoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -833,6 +869,10 @@ var DirectoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListTrust",
 			Handler:    _DirectoryService_ListTrust_Handler,
+		},
+		{
+			MethodName: "ListImports",
+			Handler:    _DirectoryService_ListImports_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

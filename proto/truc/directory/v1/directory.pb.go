@@ -953,6 +953,7 @@ type Command struct {
 	//	*Command_RemoveTrustRoot
 	//	*Command_RevokeCertificate
 	//	*Command_RetireRelay
+	//	*Command_DiscardImport
 	Change        isCommand_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1178,6 +1179,15 @@ func (x *Command) GetRetireRelay() *RetireRelay {
 	return nil
 }
 
+func (x *Command) GetDiscardImport() *DiscardImport {
+	if x != nil {
+		if x, ok := x.Change.(*Command_DiscardImport); ok {
+			return x.DiscardImport
+		}
+	}
+	return nil
+}
+
 type isCommand_Change interface {
 	isCommand_Change()
 }
@@ -1272,6 +1282,11 @@ type Command_RetireRelay struct {
 	RetireRelay *RetireRelay `protobuf:"bytes,27,opt,name=retire_relay,json=retireRelay,proto3,oneof"`
 }
 
+type Command_DiscardImport struct {
+	// Drops a staged import.
+	DiscardImport *DiscardImport `protobuf:"bytes,28,opt,name=discard_import,json=discardImport,proto3,oneof"`
+}
+
 func (*Command_PutRelay) isCommand_Change() {}
 
 func (*Command_SetRelayState) isCommand_Change() {}
@@ -1307,6 +1322,8 @@ func (*Command_RemoveTrustRoot) isCommand_Change() {}
 func (*Command_RevokeCertificate) isCommand_Change() {}
 
 func (*Command_RetireRelay) isCommand_Change() {}
+
+func (*Command_DiscardImport) isCommand_Change() {}
 
 // PutRelay adds or changes a relay; its state stays.
 type PutRelay struct {
@@ -1705,7 +1722,12 @@ type ImportAgencies struct {
 	// take effect together with the one that has last set. Empty: at once.
 	Staging string `protobuf:"bytes,2,opt,name=staging,proto3" json:"staging,omitempty"`
 	// The last of a staged import.
-	Last          bool `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	Last bool `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	// How many agencies the commands before it have staged under the name. Where
+	// it is another number the command is refused: the import was dropped, or
+	// another one has the name. 0: not asked. It makes a difference only after a
+	// DiscardImport, at which relays that do not know this field have stopped.
+	Staged        uint32 `protobuf:"varint,4,opt,name=staged,proto3" json:"staged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1761,6 +1783,59 @@ func (x *ImportAgencies) GetLast() bool {
 	return false
 }
 
+func (x *ImportAgencies) GetStaged() uint32 {
+	if x != nil {
+		return x.Staged
+	}
+	return 0
+}
+
+// DiscardImport drops a staged import; what it had staged never takes effect.
+type DiscardImport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name it is staged under.
+	Staging       string `protobuf:"bytes,1,opt,name=staging,proto3" json:"staging,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardImport) Reset() {
+	*x = DiscardImport{}
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardImport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardImport) ProtoMessage() {}
+
+func (x *DiscardImport) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardImport.ProtoReflect.Descriptor instead.
+func (*DiscardImport) Descriptor() ([]byte, []int) {
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DiscardImport) GetStaging() string {
+	if x != nil {
+		return x.Staging
+	}
+	return ""
+}
+
 // SetGroup sets a group.
 type SetGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1772,7 +1847,7 @@ type SetGroup struct {
 
 func (x *SetGroup) Reset() {
 	*x = SetGroup{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[18]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +1859,7 @@ func (x *SetGroup) String() string {
 func (*SetGroup) ProtoMessage() {}
 
 func (x *SetGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[18]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +1872,7 @@ func (x *SetGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroup.ProtoReflect.Descriptor instead.
 func (*SetGroup) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{18}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetGroup) GetGroup() *Group {
@@ -1818,7 +1893,7 @@ type RemoveGroup struct {
 
 func (x *RemoveGroup) Reset() {
 	*x = RemoveGroup{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[19]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +1905,7 @@ func (x *RemoveGroup) String() string {
 func (*RemoveGroup) ProtoMessage() {}
 
 func (x *RemoveGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[19]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +1918,7 @@ func (x *RemoveGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroup.ProtoReflect.Descriptor instead.
 func (*RemoveGroup) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{19}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RemoveGroup) GetName() string {
@@ -1864,7 +1939,7 @@ type PutRule struct {
 
 func (x *PutRule) Reset() {
 	*x = PutRule{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[20]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1951,7 @@ func (x *PutRule) String() string {
 func (*PutRule) ProtoMessage() {}
 
 func (x *PutRule) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[20]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1964,7 @@ func (x *PutRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRule.ProtoReflect.Descriptor instead.
 func (*PutRule) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{20}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PutRule) GetRule() *Rule {
@@ -1910,7 +1985,7 @@ type RemoveRule struct {
 
 func (x *RemoveRule) Reset() {
 	*x = RemoveRule{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[21]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +1997,7 @@ func (x *RemoveRule) String() string {
 func (*RemoveRule) ProtoMessage() {}
 
 func (x *RemoveRule) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[21]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2010,7 @@ func (x *RemoveRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRule.ProtoReflect.Descriptor instead.
 func (*RemoveRule) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{21}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RemoveRule) GetId() string {
@@ -1956,7 +2031,7 @@ type PutGateway struct {
 
 func (x *PutGateway) Reset() {
 	*x = PutGateway{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[22]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2043,7 @@ func (x *PutGateway) String() string {
 func (*PutGateway) ProtoMessage() {}
 
 func (x *PutGateway) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[22]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2056,7 @@ func (x *PutGateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutGateway.ProtoReflect.Descriptor instead.
 func (*PutGateway) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{22}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PutGateway) GetGateway() *Gateway {
@@ -2002,7 +2077,7 @@ type RemoveGateway struct {
 
 func (x *RemoveGateway) Reset() {
 	*x = RemoveGateway{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[23]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2014,7 +2089,7 @@ func (x *RemoveGateway) String() string {
 func (*RemoveGateway) ProtoMessage() {}
 
 func (x *RemoveGateway) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[23]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2027,7 +2102,7 @@ func (x *RemoveGateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGateway.ProtoReflect.Descriptor instead.
 func (*RemoveGateway) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{23}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RemoveGateway) GetId() string {
@@ -2048,7 +2123,7 @@ type PutTrustRoot struct {
 
 func (x *PutTrustRoot) Reset() {
 	*x = PutTrustRoot{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[24]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2135,7 @@ func (x *PutTrustRoot) String() string {
 func (*PutTrustRoot) ProtoMessage() {}
 
 func (x *PutTrustRoot) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[24]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2148,7 @@ func (x *PutTrustRoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutTrustRoot.ProtoReflect.Descriptor instead.
 func (*PutTrustRoot) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{24}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PutTrustRoot) GetRoot() *TrustRoot {
@@ -2094,7 +2169,7 @@ type RemoveTrustRoot struct {
 
 func (x *RemoveTrustRoot) Reset() {
 	*x = RemoveTrustRoot{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[25]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2181,7 @@ func (x *RemoveTrustRoot) String() string {
 func (*RemoveTrustRoot) ProtoMessage() {}
 
 func (x *RemoveTrustRoot) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[25]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2194,7 @@ func (x *RemoveTrustRoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTrustRoot.ProtoReflect.Descriptor instead.
 func (*RemoveTrustRoot) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{25}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveTrustRoot) GetSha256() []byte {
@@ -2140,7 +2215,7 @@ type RevokeCertificate struct {
 
 func (x *RevokeCertificate) Reset() {
 	*x = RevokeCertificate{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[26]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2227,7 @@ func (x *RevokeCertificate) String() string {
 func (*RevokeCertificate) ProtoMessage() {}
 
 func (x *RevokeCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[26]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2240,7 @@ func (x *RevokeCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCertificate.ProtoReflect.Descriptor instead.
 func (*RevokeCertificate) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{26}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RevokeCertificate) GetRevocation() *Revocation {
@@ -2189,7 +2264,7 @@ type RetireRelay struct {
 
 func (x *RetireRelay) Reset() {
 	*x = RetireRelay{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[27]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2276,7 @@ func (x *RetireRelay) String() string {
 func (*RetireRelay) ProtoMessage() {}
 
 func (x *RetireRelay) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[27]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2289,7 @@ func (x *RetireRelay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireRelay.ProtoReflect.Descriptor instead.
 func (*RetireRelay) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{27}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RetireRelay) GetRelayId() string {
@@ -2241,14 +2316,16 @@ type CommandResult struct {
 	// Why it was refused, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// Agencies added or changed.
-	Agencies      uint32 `protobuf:"varint,4,opt,name=agencies,proto3" json:"agencies,omitempty"`
+	Agencies uint32 `protobuf:"varint,4,opt,name=agencies,proto3" json:"agencies,omitempty"`
+	// With a refused import: the rows at fault, up to 20; message counts the rest.
+	Faults        []*RowFault `protobuf:"bytes,5,rep,name=faults,proto3" json:"faults,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[28]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2337,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[28]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2350,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{28}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CommandResult) GetVersion() uint64 {
@@ -2304,6 +2381,86 @@ func (x *CommandResult) GetAgencies() uint32 {
 	return 0
 }
 
+func (x *CommandResult) GetFaults() []*RowFault {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+// RowFault is what is wrong with one row of an import.
+type RowFault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which agency of all that were staged, or of the command; 0: the first.
+	Row uint32 `protobuf:"varint,1,opt,name=row,proto3" json:"row,omitempty"`
+	// Its code.
+	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
+	// Which rule it breaks.
+	Reason v1.ErrorReason `protobuf:"varint,3,opt,name=reason,proto3,enum=truc.exchange.v1.ErrorReason" json:"reason,omitempty"`
+	// What is wrong, for people.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RowFault) Reset() {
+	*x = RowFault{}
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RowFault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RowFault) ProtoMessage() {}
+
+func (x *RowFault) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RowFault.ProtoReflect.Descriptor instead.
+func (*RowFault) Descriptor() ([]byte, []int) {
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RowFault) GetRow() uint32 {
+	if x != nil {
+		return x.Row
+	}
+	return 0
+}
+
+func (x *RowFault) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *RowFault) GetReason() v1.ErrorReason {
+	if x != nil {
+		return x.Reason
+	}
+	return v1.ErrorReason(0)
+}
+
+func (x *RowFault) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // SnapshotRecord is one record of a snapshot; a snapshot is a sequence of
 // records, each with its length before it as a varint: header first, then the
 // rest in order of tables and keys, then end.
@@ -2330,7 +2487,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[29]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2342,7 +2499,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[29]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2355,7 +2512,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{29}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2542,7 +2699,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[30]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2711,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[30]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2724,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{30}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2597,7 +2754,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[31]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2766,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_directory_v1_directory_proto_msgTypes[31]
+	mi := &file_truc_directory_v1_directory_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2779,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{31}
+	return file_truc_directory_v1_directory_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SnapshotEnd) GetRecords() uint64 {
@@ -2707,8 +2864,7 @@ const file_truc_directory_v1_directory_proto_rawDesc = "" +
 	"\x0fissuer_key_hash\x18\x02 \x01(\fR\rissuerKeyHash\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\x04R\aversion\"\xde\n" +
-	"\n" +
+	"\aversion\x18\x05 \x01(\x04R\aversion\"\xa9\v\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12*\n" +
@@ -2735,7 +2891,8 @@ const file_truc_directory_v1_directory_proto_rawDesc = "" +
 	"\x0eput_trust_root\x18\x18 \x01(\v2\x1f.truc.directory.v1.PutTrustRootH\x00R\fputTrustRoot\x12P\n" +
 	"\x11remove_trust_root\x18\x19 \x01(\v2\".truc.directory.v1.RemoveTrustRootH\x00R\x0fremoveTrustRoot\x12U\n" +
 	"\x12revoke_certificate\x18\x1a \x01(\v2$.truc.directory.v1.RevokeCertificateH\x00R\x11revokeCertificate\x12C\n" +
-	"\fretire_relay\x18\x1b \x01(\v2\x1e.truc.directory.v1.RetireRelayH\x00R\vretireRelayB\b\n" +
+	"\fretire_relay\x18\x1b \x01(\v2\x1e.truc.directory.v1.RetireRelayH\x00R\vretireRelay\x12I\n" +
+	"\x0ediscard_import\x18\x1c \x01(\v2 .truc.directory.v1.DiscardImportH\x00R\rdiscardImportB\b\n" +
 	"\x06change\":\n" +
 	"\bPutRelay\x12.\n" +
 	"\x05relay\x18\x01 \x01(\v2\x18.truc.directory.v1.RelayR\x05relay\"\x84\x01\n" +
@@ -2763,11 +2920,14 @@ const file_truc_directory_v1_directory_proto_rawDesc = "" +
 	"\tsuspended\x18\x02 \x01(\bR\tsuspended\"/\n" +
 	"\fRemoveAgency\x12\x1f\n" +
 	"\vagency_code\x18\x01 \x01(\tR\n" +
-	"agencyCode\"u\n" +
+	"agencyCode\"\x8d\x01\n" +
 	"\x0eImportAgencies\x125\n" +
 	"\bagencies\x18\x01 \x03(\v2\x19.truc.directory.v1.AgencyR\bagencies\x12\x18\n" +
 	"\astaging\x18\x02 \x01(\tR\astaging\x12\x12\n" +
-	"\x04last\x18\x03 \x01(\bR\x04last\":\n" +
+	"\x04last\x18\x03 \x01(\bR\x04last\x12\x16\n" +
+	"\x06staged\x18\x04 \x01(\rR\x06staged\")\n" +
+	"\rDiscardImport\x12\x18\n" +
+	"\astaging\x18\x01 \x01(\tR\astaging\":\n" +
 	"\bSetGroup\x12.\n" +
 	"\x05group\x18\x01 \x01(\v2\x18.truc.directory.v1.GroupR\x05group\"!\n" +
 	"\vRemoveGroup\x12\x12\n" +
@@ -2792,12 +2952,18 @@ const file_truc_directory_v1_directory_proto_rawDesc = "" +
 	"revocation\"<\n" +
 	"\vRetireRelay\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x12\x12\n" +
-	"\x04lost\x18\x02 \x01(\bR\x04lost\"\x96\x01\n" +
+	"\x04lost\x18\x02 \x01(\bR\x04lost\"\xcb\x01\n" +
 	"\rCommandResult\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x125\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1d.truc.exchange.v1.ErrorReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1a\n" +
-	"\bagencies\x18\x04 \x01(\rR\bagencies\"\xc8\x04\n" +
+	"\bagencies\x18\x04 \x01(\rR\bagencies\x123\n" +
+	"\x06faults\x18\x05 \x03(\v2\x1b.truc.directory.v1.RowFaultR\x06faults\"\x81\x01\n" +
+	"\bRowFault\x12\x10\n" +
+	"\x03row\x18\x01 \x01(\rR\x03row\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x125\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x1d.truc.exchange.v1.ErrorReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xc8\x04\n" +
 	"\x0eSnapshotRecord\x12;\n" +
 	"\x06header\x18\x01 \x01(\v2!.truc.directory.v1.SnapshotHeaderH\x00R\x06header\x120\n" +
 	"\x05relay\x18\x02 \x01(\v2\x18.truc.directory.v1.RelayH\x00R\x05relay\x123\n" +
@@ -2845,7 +3011,7 @@ func file_truc_directory_v1_directory_proto_rawDescGZIP() []byte {
 }
 
 var file_truc_directory_v1_directory_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_truc_directory_v1_directory_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_truc_directory_v1_directory_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_truc_directory_v1_directory_proto_goTypes = []any{
 	(RelayState)(0),               // 0: truc.directory.v1.RelayState
 	(Effect)(0),                   // 1: truc.directory.v1.Effect
@@ -2867,35 +3033,37 @@ var file_truc_directory_v1_directory_proto_goTypes = []any{
 	(*SuspendAgency)(nil),         // 17: truc.directory.v1.SuspendAgency
 	(*RemoveAgency)(nil),          // 18: truc.directory.v1.RemoveAgency
 	(*ImportAgencies)(nil),        // 19: truc.directory.v1.ImportAgencies
-	(*SetGroup)(nil),              // 20: truc.directory.v1.SetGroup
-	(*RemoveGroup)(nil),           // 21: truc.directory.v1.RemoveGroup
-	(*PutRule)(nil),               // 22: truc.directory.v1.PutRule
-	(*RemoveRule)(nil),            // 23: truc.directory.v1.RemoveRule
-	(*PutGateway)(nil),            // 24: truc.directory.v1.PutGateway
-	(*RemoveGateway)(nil),         // 25: truc.directory.v1.RemoveGateway
-	(*PutTrustRoot)(nil),          // 26: truc.directory.v1.PutTrustRoot
-	(*RemoveTrustRoot)(nil),       // 27: truc.directory.v1.RemoveTrustRoot
-	(*RevokeCertificate)(nil),     // 28: truc.directory.v1.RevokeCertificate
-	(*RetireRelay)(nil),           // 29: truc.directory.v1.RetireRelay
-	(*CommandResult)(nil),         // 30: truc.directory.v1.CommandResult
-	(*SnapshotRecord)(nil),        // 31: truc.directory.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 32: truc.directory.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),           // 33: truc.directory.v1.SnapshotEnd
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
-	(v1.Kind)(0),                  // 35: truc.exchange.v1.Kind
-	(v1.ErrorReason)(0),           // 36: truc.exchange.v1.ErrorReason
+	(*DiscardImport)(nil),         // 20: truc.directory.v1.DiscardImport
+	(*SetGroup)(nil),              // 21: truc.directory.v1.SetGroup
+	(*RemoveGroup)(nil),           // 22: truc.directory.v1.RemoveGroup
+	(*PutRule)(nil),               // 23: truc.directory.v1.PutRule
+	(*RemoveRule)(nil),            // 24: truc.directory.v1.RemoveRule
+	(*PutGateway)(nil),            // 25: truc.directory.v1.PutGateway
+	(*RemoveGateway)(nil),         // 26: truc.directory.v1.RemoveGateway
+	(*PutTrustRoot)(nil),          // 27: truc.directory.v1.PutTrustRoot
+	(*RemoveTrustRoot)(nil),       // 28: truc.directory.v1.RemoveTrustRoot
+	(*RevokeCertificate)(nil),     // 29: truc.directory.v1.RevokeCertificate
+	(*RetireRelay)(nil),           // 30: truc.directory.v1.RetireRelay
+	(*CommandResult)(nil),         // 31: truc.directory.v1.CommandResult
+	(*RowFault)(nil),              // 32: truc.directory.v1.RowFault
+	(*SnapshotRecord)(nil),        // 33: truc.directory.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 34: truc.directory.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),           // 35: truc.directory.v1.SnapshotEnd
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(v1.Kind)(0),                  // 37: truc.exchange.v1.Kind
+	(v1.ErrorReason)(0),           // 38: truc.exchange.v1.ErrorReason
 }
 var file_truc_directory_v1_directory_proto_depIdxs = []int32{
 	0,  // 0: truc.directory.v1.Relay.state:type_name -> truc.directory.v1.RelayState
-	34, // 1: truc.directory.v1.Relay.registered_at:type_name -> google.protobuf.Timestamp
+	36, // 1: truc.directory.v1.Relay.registered_at:type_name -> google.protobuf.Timestamp
 	4,  // 2: truc.directory.v1.Agency.sealing_keys:type_name -> truc.directory.v1.AgencyKey
 	6,  // 3: truc.directory.v1.Group.selectors:type_name -> truc.directory.v1.Selector
 	1,  // 4: truc.directory.v1.Rule.effect:type_name -> truc.directory.v1.Effect
 	6,  // 5: truc.directory.v1.Rule.from:type_name -> truc.directory.v1.Selector
 	6,  // 6: truc.directory.v1.Rule.to:type_name -> truc.directory.v1.Selector
-	35, // 7: truc.directory.v1.Rule.kinds:type_name -> truc.exchange.v1.Kind
-	34, // 8: truc.directory.v1.Revocation.at:type_name -> google.protobuf.Timestamp
-	34, // 9: truc.directory.v1.Command.at:type_name -> google.protobuf.Timestamp
+	37, // 7: truc.directory.v1.Rule.kinds:type_name -> truc.exchange.v1.Kind
+	36, // 8: truc.directory.v1.Revocation.at:type_name -> google.protobuf.Timestamp
+	36, // 9: truc.directory.v1.Command.at:type_name -> google.protobuf.Timestamp
 	12, // 10: truc.directory.v1.Command.put_relay:type_name -> truc.directory.v1.PutRelay
 	13, // 11: truc.directory.v1.Command.set_relay_state:type_name -> truc.directory.v1.SetRelayState
 	14, // 12: truc.directory.v1.Command.remove_relay:type_name -> truc.directory.v1.RemoveRelay
@@ -2904,41 +3072,44 @@ var file_truc_directory_v1_directory_proto_depIdxs = []int32{
 	17, // 15: truc.directory.v1.Command.suspend_agency:type_name -> truc.directory.v1.SuspendAgency
 	18, // 16: truc.directory.v1.Command.remove_agency:type_name -> truc.directory.v1.RemoveAgency
 	19, // 17: truc.directory.v1.Command.import_agencies:type_name -> truc.directory.v1.ImportAgencies
-	20, // 18: truc.directory.v1.Command.set_group:type_name -> truc.directory.v1.SetGroup
-	21, // 19: truc.directory.v1.Command.remove_group:type_name -> truc.directory.v1.RemoveGroup
-	22, // 20: truc.directory.v1.Command.put_rule:type_name -> truc.directory.v1.PutRule
-	23, // 21: truc.directory.v1.Command.remove_rule:type_name -> truc.directory.v1.RemoveRule
-	24, // 22: truc.directory.v1.Command.put_gateway:type_name -> truc.directory.v1.PutGateway
-	25, // 23: truc.directory.v1.Command.remove_gateway:type_name -> truc.directory.v1.RemoveGateway
-	26, // 24: truc.directory.v1.Command.put_trust_root:type_name -> truc.directory.v1.PutTrustRoot
-	27, // 25: truc.directory.v1.Command.remove_trust_root:type_name -> truc.directory.v1.RemoveTrustRoot
-	28, // 26: truc.directory.v1.Command.revoke_certificate:type_name -> truc.directory.v1.RevokeCertificate
-	29, // 27: truc.directory.v1.Command.retire_relay:type_name -> truc.directory.v1.RetireRelay
-	2,  // 28: truc.directory.v1.PutRelay.relay:type_name -> truc.directory.v1.Relay
-	0,  // 29: truc.directory.v1.SetRelayState.state:type_name -> truc.directory.v1.RelayState
-	3,  // 30: truc.directory.v1.PutAgency.agency:type_name -> truc.directory.v1.Agency
-	3,  // 31: truc.directory.v1.ImportAgencies.agencies:type_name -> truc.directory.v1.Agency
-	7,  // 32: truc.directory.v1.SetGroup.group:type_name -> truc.directory.v1.Group
-	8,  // 33: truc.directory.v1.PutRule.rule:type_name -> truc.directory.v1.Rule
-	5,  // 34: truc.directory.v1.PutGateway.gateway:type_name -> truc.directory.v1.Gateway
-	9,  // 35: truc.directory.v1.PutTrustRoot.root:type_name -> truc.directory.v1.TrustRoot
-	10, // 36: truc.directory.v1.RevokeCertificate.revocation:type_name -> truc.directory.v1.Revocation
-	36, // 37: truc.directory.v1.CommandResult.reason:type_name -> truc.exchange.v1.ErrorReason
-	32, // 38: truc.directory.v1.SnapshotRecord.header:type_name -> truc.directory.v1.SnapshotHeader
-	2,  // 39: truc.directory.v1.SnapshotRecord.relay:type_name -> truc.directory.v1.Relay
-	3,  // 40: truc.directory.v1.SnapshotRecord.agency:type_name -> truc.directory.v1.Agency
-	5,  // 41: truc.directory.v1.SnapshotRecord.gateway:type_name -> truc.directory.v1.Gateway
-	7,  // 42: truc.directory.v1.SnapshotRecord.group:type_name -> truc.directory.v1.Group
-	8,  // 43: truc.directory.v1.SnapshotRecord.rule:type_name -> truc.directory.v1.Rule
-	9,  // 44: truc.directory.v1.SnapshotRecord.trust_root:type_name -> truc.directory.v1.TrustRoot
-	10, // 45: truc.directory.v1.SnapshotRecord.revocation:type_name -> truc.directory.v1.Revocation
-	19, // 46: truc.directory.v1.SnapshotRecord.staged:type_name -> truc.directory.v1.ImportAgencies
-	33, // 47: truc.directory.v1.SnapshotRecord.end:type_name -> truc.directory.v1.SnapshotEnd
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	21, // 18: truc.directory.v1.Command.set_group:type_name -> truc.directory.v1.SetGroup
+	22, // 19: truc.directory.v1.Command.remove_group:type_name -> truc.directory.v1.RemoveGroup
+	23, // 20: truc.directory.v1.Command.put_rule:type_name -> truc.directory.v1.PutRule
+	24, // 21: truc.directory.v1.Command.remove_rule:type_name -> truc.directory.v1.RemoveRule
+	25, // 22: truc.directory.v1.Command.put_gateway:type_name -> truc.directory.v1.PutGateway
+	26, // 23: truc.directory.v1.Command.remove_gateway:type_name -> truc.directory.v1.RemoveGateway
+	27, // 24: truc.directory.v1.Command.put_trust_root:type_name -> truc.directory.v1.PutTrustRoot
+	28, // 25: truc.directory.v1.Command.remove_trust_root:type_name -> truc.directory.v1.RemoveTrustRoot
+	29, // 26: truc.directory.v1.Command.revoke_certificate:type_name -> truc.directory.v1.RevokeCertificate
+	30, // 27: truc.directory.v1.Command.retire_relay:type_name -> truc.directory.v1.RetireRelay
+	20, // 28: truc.directory.v1.Command.discard_import:type_name -> truc.directory.v1.DiscardImport
+	2,  // 29: truc.directory.v1.PutRelay.relay:type_name -> truc.directory.v1.Relay
+	0,  // 30: truc.directory.v1.SetRelayState.state:type_name -> truc.directory.v1.RelayState
+	3,  // 31: truc.directory.v1.PutAgency.agency:type_name -> truc.directory.v1.Agency
+	3,  // 32: truc.directory.v1.ImportAgencies.agencies:type_name -> truc.directory.v1.Agency
+	7,  // 33: truc.directory.v1.SetGroup.group:type_name -> truc.directory.v1.Group
+	8,  // 34: truc.directory.v1.PutRule.rule:type_name -> truc.directory.v1.Rule
+	5,  // 35: truc.directory.v1.PutGateway.gateway:type_name -> truc.directory.v1.Gateway
+	9,  // 36: truc.directory.v1.PutTrustRoot.root:type_name -> truc.directory.v1.TrustRoot
+	10, // 37: truc.directory.v1.RevokeCertificate.revocation:type_name -> truc.directory.v1.Revocation
+	38, // 38: truc.directory.v1.CommandResult.reason:type_name -> truc.exchange.v1.ErrorReason
+	32, // 39: truc.directory.v1.CommandResult.faults:type_name -> truc.directory.v1.RowFault
+	38, // 40: truc.directory.v1.RowFault.reason:type_name -> truc.exchange.v1.ErrorReason
+	34, // 41: truc.directory.v1.SnapshotRecord.header:type_name -> truc.directory.v1.SnapshotHeader
+	2,  // 42: truc.directory.v1.SnapshotRecord.relay:type_name -> truc.directory.v1.Relay
+	3,  // 43: truc.directory.v1.SnapshotRecord.agency:type_name -> truc.directory.v1.Agency
+	5,  // 44: truc.directory.v1.SnapshotRecord.gateway:type_name -> truc.directory.v1.Gateway
+	7,  // 45: truc.directory.v1.SnapshotRecord.group:type_name -> truc.directory.v1.Group
+	8,  // 46: truc.directory.v1.SnapshotRecord.rule:type_name -> truc.directory.v1.Rule
+	9,  // 47: truc.directory.v1.SnapshotRecord.trust_root:type_name -> truc.directory.v1.TrustRoot
+	10, // 48: truc.directory.v1.SnapshotRecord.revocation:type_name -> truc.directory.v1.Revocation
+	19, // 49: truc.directory.v1.SnapshotRecord.staged:type_name -> truc.directory.v1.ImportAgencies
+	35, // 50: truc.directory.v1.SnapshotRecord.end:type_name -> truc.directory.v1.SnapshotEnd
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_truc_directory_v1_directory_proto_init() }
@@ -2965,8 +3136,9 @@ func file_truc_directory_v1_directory_proto_init() {
 		(*Command_RemoveTrustRoot)(nil),
 		(*Command_RevokeCertificate)(nil),
 		(*Command_RetireRelay)(nil),
+		(*Command_DiscardImport)(nil),
 	}
-	file_truc_directory_v1_directory_proto_msgTypes[29].OneofWrappers = []any{
+	file_truc_directory_v1_directory_proto_msgTypes[31].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Relay)(nil),
 		(*SnapshotRecord_Agency)(nil),
@@ -2984,7 +3156,7 @@ func file_truc_directory_v1_directory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_truc_directory_v1_directory_proto_rawDesc), len(file_truc_directory_v1_directory_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
