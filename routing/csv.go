@@ -1,6 +1,8 @@
 package routing
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -8,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -26,68 +29,170 @@ const (
 	columnStandby  = "standby"
 	columnAliases  = "aliases"      // separated by ";"
 	columnOldForm  = "code_qcvn102" // one alias, put first
+	// Of a list of level 1 only, which needs neither tier nor parent_code.
+	columnKind = "kind"     // "province", else a central body
+	columnGSO  = "gso_code" // of the province in the statistics office's lists
 )
 
-const maxCSVFaults = 20
+const kindProvince = "province"
 
-// ReadAgencies reads a list of agencies from CSV (RFC 4180, UTF-8, a header
-// row), ready for ImportAgencies: superiors before those below, otherwise in
-// the order of the file; names in NFC. Superiors that the file does not hold
-// are left to the directory. The error names every line at fault, up to 20.
+// AgencyFile is one list of agencies as CSV (RFC 4180, UTF-8, a header row).
+type AgencyFile struct {
+	// Name is for faults; it may be empty where there is one file.
+	Name    string
+	Content io.Reader
+}
+
+// AgencyList is what files say of agencies.
+type AgencyList struct {
+	// Agencies are ready for ImportAgencies: superiors before those below,
+	// otherwise in the order of the files; names in NFC. Superiors that no file
+	// holds are left to the directory.
+	Agencies []*directoryv1.Agency
+
+	places map[string]place // by code
+	files  []AgencyFile
+}
+
+// place is a line of a file.
+type place struct{ file, line int }
+
+// Place says where the agency with that code stands: "line 7", of several files
+// "units.csv line 7".
+func (l *AgencyList) Place(code string) string { return l.at(l.places[code]) }
+
+func (l *AgencyList) at(p place) string {
+	switch name := l.files[p.file].Name; {
+	case p.line == 0:
+		return name
+	case len(l.files) == 1 || name == "":
+		return fmt.Sprintf("line %d", p.line)
+	default:
+		return fmt.Sprintf("%s line %d", name, p.line)
+	}
+}
+
+// ReadAgencies is ReadAgencyFiles for one file.
 func ReadAgencies(r io.Reader) ([]*directoryv1.Agency, error) {
-	in := csv.NewReader(r)
-	in.ReuseRecord = true
-	header, err := in.Read()
+	list, err := ReadAgencyFiles(AgencyFile{Content: r})
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = errors.New("the file is empty")
-		}
-		return nil, fmt.Errorf("read agencies: %w", err)
+		return nil, err
 	}
-	columns, err := csvColumns(header)
-	if err != nil {
-		return nil, fmt.Errorf("read agencies: %w", err)
-	}
-	var (
-		agencies []*directoryv1.Agency
-		faults   lineFaults
-		lines    = map[string]int{} // by code
-	)
-	for {
-		record, err := in.Read()
-		if errors.Is(err, io.EOF) {
-			break
+	return list.Agencies, nil
+}
+
+// ReadAgencyFiles reads lists of agencies as one. Where one of them is a list of
+// level 1 (it has the column gso_code), units of the statistics office in the
+// others get identification codes, as numbered says. What is wrong with them is a
+// *FileError.
+func ReadAgencyFiles(files ...AgencyFile) (*AgencyList, error) {
+	list := &AgencyList{files: files, places: map[string]place{}}
+	faults := &lineFaults{list: list}
+	var levelOne, rows []csvRow
+	for i := range files {
+		table := readTable(i, files[i].Content, faults)
+		if table.levelOne {
+			levelOne = append(levelOne, table.rows...)
+		} else {
+			rows = append(rows, table.rows...)
 		}
-		if parse := (*csv.ParseError)(nil); errors.As(err, &parse) && errors.Is(err, csv.ErrFieldCount) {
-			faults.add(parse.Line, fmt.Sprintf("%d fields, the header has %d", len(record), len(header)))
+	}
+	if len(levelOne) > 0 {
+		rows = append(levelOne, numbered(levelOne, rows, faults)...)
+	}
+	var agencies []*directoryv1.Agency
+	for _, r := range rows {
+		if before, twice := list.places[r.GetCode()]; twice {
+			faults.add(r.place, fmt.Sprintf("code %s stands on %s already", r.GetCode(), list.at(before)))
 			continue
 		}
-		if err != nil { // what follows can no longer be told apart
-			faults.add(0, err.Error())
-			break
-		}
-		line, _ := in.FieldPos(0)
-		a, fault := csvAgency(columns, record)
-		if before, twice := lines[a.GetCode()]; fault == "" && twice {
-			fault = fmt.Sprintf("code %s stands on line %d already", a.GetCode(), before)
-		}
-		if fault != "" {
-			faults.add(line, fault)
-			continue
-		}
-		lines[a.GetCode()] = line
-		agencies = append(agencies, a)
+		list.places[r.GetCode()] = r.place
+		agencies = append(agencies, r.Agency)
 	}
-	ordered := superiorsFirst(agencies, lines, &faults)
+	if len(agencies) > maxStagedAgencies {
+		faults.add(rows[len(rows)-1].place, fmt.Sprintf("%d agencies, at most %d are taken at a time", len(agencies), maxStagedAgencies))
+	}
+	list.Agencies = superiorsFirst(agencies, list.places, faults)
 	if err := faults.err(); err != nil {
 		return nil, err
 	}
-	return ordered, nil
+	return list, nil
+}
+
+// csvRow is one line.
+type csvRow struct {
+	*directoryv1.Agency
+	place
+	gso string // of a list of level 1
+}
+
+// csvTable is one file.
+type csvTable struct {
+	rows     []csvRow
+	levelOne bool
+}
+
+const notUTF8 = `is not UTF-8: save the file again as "CSV UTF-8"`
+
+func readTable(file int, content io.Reader, faults *lineFaults) (table csvTable) {
+	buffered := bufio.NewReader(content)
+	if mark, _ := buffered.Peek(2); bytes.Equal(mark, []byte{0xff, 0xfe}) || bytes.Equal(mark, []byte{0xfe, 0xff}) {
+		faults.add(place{file, 1}, "the file is UTF-16, which "+notUTF8)
+		return table
+	}
+	in := csv.NewReader(buffered)
+	in.ReuseRecord = true
+	header, err := in.Read()
+	switch {
+	case errors.Is(err, io.EOF):
+		faults.add(place{file, 1}, "the file is empty")
+		return table
+	case err != nil:
+		faults.add(place{file: file}, err.Error())
+		return table
+	}
+	header = slices.Clone(header)
+	columns, err := csvColumns(header)
+	if err != nil {
+		faults.add(place{file, 1}, err.Error())
+		return table
+	}
+	_, table.levelOne = columns[columnGSO]
+	for {
+		record, err := in.Read()
+		if errors.Is(err, io.EOF) {
+			return table
+		}
+		if parse := (*csv.ParseError)(nil); errors.As(err, &parse) && errors.Is(err, csv.ErrFieldCount) {
+			faults.add(place{file, parse.Line}, fmt.Sprintf("%d fields, the header has %d", len(record), len(header)))
+			continue
+		}
+		if err != nil { // what follows can no longer be told apart
+			faults.add(place{file: file}, err.Error())
+			return table
+		}
+		line, _ := in.FieldPos(0)
+		if i := slices.IndexFunc(record, func(s string) bool { return !utf8.ValidString(s) }); i >= 0 {
+			// So is the rest of the file, as a rule: said once.
+			faults.add(place{file, line}, fmt.Sprintf("%s %s", header[i], notUTF8))
+			return table
+		}
+		row, fault := csvAgency(columns, record)
+		row.place = place{file, line}
+		if fault != "" {
+			faults.add(row.place, fault)
+			continue
+		}
+		table.rows = append(table.rows, row)
+	}
 }
 
 func csvColumns(header []string) (map[string]int, error) {
 	columns := map[string]int{}
 	for i, name := range header {
+		if !utf8.ValidString(name) {
+			return nil, fmt.Errorf("column %d %s", i+1, notUTF8)
+		}
 		if i == 0 {
 			name = strings.TrimPrefix(name, "\ufeff") // as spreadsheets save it
 		}
@@ -100,35 +205,47 @@ func csvColumns(header []string) (map[string]int, error) {
 		}
 		columns[name] = i
 	}
+	needed := []string{columnCode, columnName, columnTier, columnParent}
+	if _, levelOne := columns[columnGSO]; levelOne {
+		needed = []string{columnCode, columnName, columnKind}
+	}
 	var missing []string
-	for _, name := range []string{columnCode, columnName, columnTier, columnParent} {
+	for _, name := range needed {
 		if _, ok := columns[name]; !ok {
 			missing = append(missing, name)
 		}
 	}
-	if len(missing) > 0 {
-		return nil, fmt.Errorf("line 1: columns missing: %s", strings.Join(missing, ", "))
+	switch {
+	case len(missing) > 0 && len(header) == 1 && strings.ContainsAny(header[0], ";\t"):
+		return nil, errors.New("columns missing: the fields are not separated by commas; save the file again as \"CSV UTF-8\" with commas")
+	case len(missing) > 0:
+		return nil, fmt.Errorf("columns missing: %s", strings.Join(missing, ", "))
 	}
 	return columns, nil
 }
 
 // csvAgency reads one line; fault is empty where it is sound.
-func csvAgency(columns map[string]int, record []string) (a *directoryv1.Agency, fault string) {
+func csvAgency(columns map[string]int, record []string) (row csvRow, fault string) {
 	field := func(name string) string {
 		if i, ok := columns[name]; ok {
 			return strings.Clone(strings.TrimSpace(record[i]))
 		}
 		return ""
 	}
-	a = &directoryv1.Agency{
+	a := &directoryv1.Agency{
 		Code: field(columnCode), Name: norm.NFC.String(field(columnName)), ParentCode: field(columnParent),
 		HomeRelayId: field(columnHome), StandbyRelayId: field(columnStandby),
 	}
-	tier, err := strconv.ParseUint(field(columnTier), 10, 32)
-	if err != nil {
-		return a, fmt.Sprintf("tier %q: a number from 1 to 4", field(columnTier))
+	row = csvRow{Agency: a, gso: field(columnGSO)}
+	if _, stated := columns[columnTier]; stated {
+		tier, err := strconv.ParseUint(field(columnTier), 10, 32)
+		if err != nil {
+			return row, fmt.Sprintf("tier %q: a number from 1 to 4", field(columnTier))
+		}
+		a.Tier = uint32(tier)
+	} else if a.Tier = uint32(TierCentral); field(columnKind) == kindProvince {
+		a.Tier = uint32(TierProvince)
 	}
-	a.Tier = uint32(tier)
 	for _, alias := range append([]string{field(columnOldForm)}, strings.Split(field(columnAliases), ";")...) {
 		if alias = strings.TrimSpace(alias); alias != "" && !slices.Contains(a.Aliases, alias) {
 			a.Aliases = append(a.Aliases, alias)
@@ -136,65 +253,9 @@ func csvAgency(columns map[string]int, record []string) (a *directoryv1.Agency, 
 	}
 	var p problems
 	if p.agency(a); p.found() {
-		return a, p.err().Error()
+		return row, p.err().Error()
 	}
-	return a, ""
-}
-
-// superiorsFirst orders agencies so that each comes after its superior, where
-// that is among them, and otherwise as they are.
-func superiorsFirst(agencies []*directoryv1.Agency, lines map[string]int, faults *lineFaults) []*directoryv1.Agency {
-	byCode := make(map[string]*directoryv1.Agency, len(agencies))
-	for _, a := range agencies {
-		byCode[a.GetCode()] = a
-	}
-	ordered := make([]*directoryv1.Agency, 0, len(agencies))
-	done := make(map[string]bool, len(agencies))
-	for _, a := range agencies {
-		var way []*directoryv1.Agency // from a upwards, not yet in ordered
-		onWay := map[string]bool{}
-		for here := a; here != nil && !done[here.GetCode()]; here = byCode[here.GetParentCode()] {
-			if onWay[here.GetCode()] {
-				faults.add(lines[here.GetCode()], fmt.Sprintf("agency %s is its own superior", here.GetCode()))
-				break
-			}
-			onWay[here.GetCode()] = true
-			way = append(way, here)
-		}
-		for _, here := range slices.Backward(way) {
-			done[here.GetCode()] = true
-			ordered = append(ordered, here)
-		}
-	}
-	return ordered
-}
-
-// lineFaults gathers what is wrong with a file.
-type lineFaults struct {
-	list []string
-	more int
-}
-
-func (f *lineFaults) add(line int, fault string) {
-	if len(f.list) == maxCSVFaults {
-		f.more++
-		return
-	}
-	if line > 0 {
-		fault = fmt.Sprintf("line %d: %s", line, fault)
-	}
-	f.list = append(f.list, fault)
-}
-
-func (f *lineFaults) err() error {
-	if len(f.list) == 0 {
-		return nil
-	}
-	message := strings.Join(f.list, "\n")
-	if f.more > 0 {
-		message += fmt.Sprintf("\nand %d more", f.more)
-	}
-	return fmt.Errorf("read agencies:\n%s", message)
+	return row, ""
 }
 
 // WriteAgencies writes a list of agencies that ReadAgencies reads again.
