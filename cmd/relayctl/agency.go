@@ -63,33 +63,46 @@ func (a agencyRow) line() string {
 
 const agencyHead = "CODE\tTIER\tHOME\tSTANDBY\tNAME\t"
 
-// eachPage calls use for each page of the list, in order of code.
-func eachPage(ctx context.Context, c *operator.Conn, request *adminv1.ListAgenciesRequest, use func([]*directoryv1.Agency) error) error {
-	request.PageSize = 1000
-	for {
+// eachPage calls use for each page of the list, in order of code, until limit
+// agencies; 0: all.
+func eachPage(ctx context.Context, c *operator.Conn, request *adminv1.ListAgenciesRequest, limit int, use func([]*directoryv1.Agency) error) (next string, err error) {
+	for left := limit; ; {
+		if request.PageSize = 1000; limit > 0 {
+			request.PageSize = uint32(min(left, 1000))
+		}
 		r, err := c.Directory.ListAgencies(ctx, request)
 		if err != nil {
-			return err
+			return "", err
 		}
 		if err := use(r.GetAgencies()); err != nil {
-			return err
+			return "", err
 		}
-		if r.GetNextPageToken() == "" {
-			return nil
+		left -= len(r.GetAgencies())
+		if next = r.GetNextPageToken(); next == "" || limit > 0 && left <= 0 {
+			return next, nil
 		}
-		request.PageToken = r.GetNextPageToken()
+		request.PageToken = next
 	}
 }
 
 func newAgencyList(options *cli.Options) *cobra.Command {
 	var request adminv1.ListAgenciesRequest
+	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List agencies by code", Args: cobra.NoArgs,
-		Long:    "List agencies by code; without conditions all of them.\n\n" + agencyFields,
-		Example: "  relayctl agency list --under H26 --tier 4\n  relayctl agency list --search \"ba dinh\"",
+		Long: `List agencies by code; without conditions all of them.
+
+With --limit so many at a time: where there are more, standard error names the
+--after that goes on. It is the last code of the page.
+
+` + agencyFields,
+		Example: "  relayctl agency list --under H26 --tier 4\n  relayctl agency list --search \"ba dinh\" --limit 20",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if request.Tier > 4 {
 				return cli.Usage("--tier %d: 1 central, 2 province, 3 district, 4 commune", request.Tier)
+			}
+			if limit < 0 {
+				return cli.Usage("--limit %d: 0, for all, or more", limit)
 			}
 			c, err := lookUp(cmd, options)
 			if err != nil {
@@ -98,7 +111,7 @@ func newAgencyList(options *cli.Options) *cobra.Command {
 			defer c.Close()
 			var rows []agencyRow
 			out := options.Output(cmd)
-			err = eachPage(cmd.Context(), c, &request, func(page []*directoryv1.Agency) error {
+			next, err := eachPage(cmd.Context(), c, &request, limit, func(page []*directoryv1.Agency) error {
 				for _, a := range page {
 					if out.JSON() {
 						if err := out.Print(agencyRowOf(a), nil); err != nil {
@@ -110,15 +123,20 @@ func newAgencyList(options *cli.Options) *cobra.Command {
 				}
 				return nil
 			})
-			if err != nil || out.JSON() {
-				return err
+			if err == nil && !out.JSON() {
+				err = list(out, agencyHead, rows, agencyRow.line)
 			}
-			return list(out, agencyHead, rows, agencyRow.line)
+			if err == nil && next != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "there are more: --after %s\n", next)
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&request.Under, "under", "", "this agency and those below it")
 	cmd.Flags().Uint32Var(&request.Tier, "tier", 0, "1 central, 2 province, 3 district, 4 commune")
-	cmd.Flags().StringVar(&request.Search, "search", "", "words of the name, with or without diacritics")
+	cmd.Flags().StringVar(&request.Search, "search", "", "beginnings of words of the name, in any order, with or without diacritics")
+	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many; 0: all")
+	cmd.Flags().StringVar(&request.PageToken, "after", "", "go on after this one, from a list before")
 	return cmd
 }
 
@@ -255,7 +273,7 @@ With -o json one line per agency, with the fields of "relayctl agency list".`,
 					return err
 				}
 			}
-			err = eachPage(cmd.Context(), c, new(adminv1.ListAgenciesRequest), func(page []*directoryv1.Agency) error {
+			_, err = eachPage(cmd.Context(), c, new(adminv1.ListAgenciesRequest), 0, func(page []*directoryv1.Agency) error {
 				for _, a := range page {
 					row := agencyRowOf(a)
 					if out.JSON() {

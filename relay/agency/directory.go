@@ -2,6 +2,7 @@ package agency
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -49,39 +50,57 @@ type Query struct {
 	// Code finds one agency, by either form of its code.
 	Code string
 	// Under selects agencies at or below this code, Tier those of one tier (1
-	// central to 4 commune; 0: all), Search those with these words in the
-	// name, with or without diacritics.
+	// central to 4 commune; 0: all), Search those where each of these words
+	// begins a word of the name, in any order, with or without diacritics.
 	Under  string
 	Tier   int
 	Search string
 }
 
-// Lookup finds agencies in the directory, in order of code. An error is the
-// last.
+// MaxPage is the most agencies that one call looks up.
+const MaxPage = 1000
+
+// Lookup finds agencies in the directory, in order of code, page by page as they
+// are asked for. An error is the last.
 func (c *Client) Lookup(ctx context.Context, query Query) iter.Seq2[*exchangev1.AgencyInfo, error] {
 	return func(yield func(*exchangev1.AgencyInfo, error) bool) {
-		request := &exchangev1.LookupRequest{
-			Code: query.Code, Under: query.Under, Tier: uint32(max(query.Tier, 0)), Search: query.Search, PageSize: 1000,
-		}
-		for {
-			var page *exchangev1.LookupResponse
-			err := c.call(ctx, "look up agencies", envelope.ID{}, func(ctx context.Context, r *relay) (err error) {
-				page, err = r.exchange.Lookup(ctx, request)
-				return err
-			})
+		for after := ""; ; {
+			page, next, err := c.LookupPage(ctx, query, MaxPage, after)
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			for _, info := range page.GetAgencies() {
+			for _, info := range page {
 				if !yield(info, nil) {
 					return
 				}
 			}
-			if page.GetNextPageToken() == "" {
+			if after = next; after == "" {
 				return
 			}
-			request.PageToken = page.GetNextPageToken()
 		}
 	}
+}
+
+// LookupPage finds at most size agencies, 1 to MaxPage, 0: 100, in order of code.
+// After is the next of the page before, empty for the first; next is empty at the
+// end. What changes in the directory meanwhile neither repeats an agency nor
+// leaves out one that stays.
+func (c *Client) LookupPage(ctx context.Context, query Query, size int, after string) (page []*exchangev1.AgencyInfo, next string, err error) {
+	if size < 0 || size > MaxPage {
+		return nil, "", envelope.RefuseProblems([]envelope.Problem{{
+			Field: "page_size", Reason: exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD,
+			Description: fmt.Sprintf("is %d, 0 to %d are allowed", size, MaxPage),
+		}})
+	}
+	request := &exchangev1.LookupRequest{
+		Code: query.Code, Under: query.Under, Tier: uint32(max(query.Tier, 0)), Search: query.Search,
+		PageSize: uint32(size), PageToken: after,
+	}
+	err = c.call(ctx, "look up agencies", envelope.ID{}, func(ctx context.Context, r *relay) error {
+		answer, err := r.exchange.Lookup(ctx, request)
+		page, next = answer.GetAgencies(), answer.GetNextPageToken()
+		return err
+	})
+	return page, next, err
 }

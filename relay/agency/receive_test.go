@@ -366,6 +366,20 @@ func TestTrackAndLookup(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", name, got, c.want)
 		}
 	}
+	var pages []string
+	for after, more := "", true; more; more = after != "" {
+		page, next, err := sender.LookupPage(testContext(t), agency.Query{Under: "H26"}, 1, after)
+		if err != nil || len(page) != 1 {
+			t.Fatalf("page of one after %q: got %v, %v", after, page, err)
+		}
+		pages, after = append(pages, page[0].GetCode()), next
+	}
+	if want := "[H26 H26.12 H26.12.05]"; fmt.Sprint(pages) != want {
+		t.Errorf("page by page: got %v, want %s", pages, want)
+	}
+	if _, _, err := sender.LookupPage(testContext(t), agency.Query{}, agency.MaxPage+1, ""); err == nil || envelope.Temporary(err) {
+		t.Errorf("a page of %d: got %v, want it refused for good", agency.MaxPage+1, err)
+	}
 	answer, err := sender.Attach(testContext(t))
 	if err != nil || answer.GetHomeRelayId() != "bac" {
 		t.Errorf("attach: %v, %v", answer, err)

@@ -218,7 +218,11 @@ func (s *service) Lookup(_ context.Context, request *exchangev1.LookupRequest) (
 		return nil, err
 	}
 	answer := &exchangev1.LookupResponse{DirectoryIndex: 1}
-	// Pages of two, so that whoever asks has to turn them.
+	// Pages of at most two, so that whoever asks has to turn them.
+	size := 2
+	if n := int(request.GetPageSize()); n > 0 {
+		size = min(size, n)
+	}
 	for _, a := range s.mesh.config.Agencies {
 		switch {
 		case request.GetCode() != "" && a.GetCode() != request.GetCode() && !slices.Contains(a.GetAliases(), request.GetCode()),
@@ -228,8 +232,8 @@ func (s *service) Lookup(_ context.Context, request *exchangev1.LookupRequest) (
 			a.GetCode() <= request.GetPageToken():
 			continue
 		}
-		if len(answer.Agencies) == 2 {
-			answer.NextPageToken = answer.Agencies[1].GetCode()
+		if len(answer.Agencies) == size {
+			answer.NextPageToken = answer.Agencies[size-1].GetCode()
 			break
 		}
 		answer.Agencies = append(answer.Agencies, a)
