@@ -62,9 +62,12 @@ func changeDirectory(cmd *cobra.Command, options *cli.Options, what, id string, 
 	if err != nil {
 		return err
 	}
-	result := changed{Done: what, ID: id, Version: r.GetVersion()}
+	return printChanged(cmd, options, changed{Done: what, ID: id, Version: r.GetVersion()})
+}
+
+func printChanged(cmd *cobra.Command, options *cli.Options, result changed) error {
 	return options.Output(cmd).Print(result, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: %s (directory version %d)\n", id, what, result.Version)
+		_, err := fmt.Fprintf(w, "%s: %s (directory version %d)\n", result.ID, result.Done, result.Version)
 		return err
 	})
 }

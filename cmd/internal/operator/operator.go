@@ -40,11 +40,17 @@ const (
 	serveWithin = 3 * time.Second
 	// freshWithin is how long a look-up tries to be current.
 	freshWithin = 2 * time.Second
-	// changeTries is how often a change whose outcome is unknown is asked for,
-	// changeWithin for how long: without a leader every try takes a while.
-	changeTries  = 6
-	changeWithin = 15 * time.Second
 )
+
+// patience bounds how often a change whose outcome is unknown is asked for, and
+// for how long: without a leader every try takes a while. While there is another
+// relay to ask, none is waited for longer than each.
+type patience struct {
+	tries        int
+	within, each time.Duration
+}
+
+var usualPatience = patience{tries: 6, within: 15 * time.Second, each: answerWithin}
 
 // Profile is an operator's profile: which relays, and with which certificate.
 type Profile struct {
@@ -234,27 +240,39 @@ func (c *Conn) Reach(ctx context.Context, id, address string) error {
 // the same over retries, so that an outcome that was not heard is not applied
 // twice. A refusal of the state machine is an *envelope.Refusal.
 func (c *Conn) Change(ctx context.Context, command *directoryv1.Command) (*directoryv1.CommandResult, error) {
+	r, err := c.change(ctx, command, usualPatience)
+	if err == nil && r.GetReason() != 0 {
+		return nil, refusalOf(r)
+	}
+	return r, err
+}
+
+// refusalOf is what the state machine refused.
+func refusalOf(r *directoryv1.CommandResult) *envelope.Refusal {
+	return envelope.Refuse(r.GetReason(), "%s", r.GetMessage())
+}
+
+// change is Change with that patience; that the state machine refused stands in
+// the result.
+func (c *Conn) change(ctx context.Context, command *directoryv1.Command, most patience) (*directoryv1.CommandResult, error) {
 	command.Version = 1
 	id := uuid.New()
 	begun := time.Now()
 	request := &adminv1.ChangeRequest{RequestId: id[:], Command: command}
 	at, turn := c.Directory, 0
 	for try := 1; ; try++ {
-		// While there is another to ask, none is waited for that looks for a leader.
 		tried, cancel := ctx, func() {}
 		if turn < len(c.others) {
-			tried, cancel = context.WithTimeout(ctx, answerWithin)
+			tried, cancel = context.WithTimeout(ctx, most.each)
 		}
 		r, err := at.Change(tried, request)
 		cancel()
 		switch {
-		case err == nil && r.GetResult().GetReason() != 0:
-			return nil, envelope.Refuse(r.GetResult().GetReason(), "%s", r.GetResult().GetMessage())
 		case err == nil:
 			return r.GetResult(), nil
 		case !envelope.Temporary(err) || ctx.Err() != nil:
 			return nil, err
-		case try == changeTries || time.Since(begun) > changeWithin:
+		case try == most.tries || time.Since(begun) > most.within:
 			return nil, fmt.Errorf("%w; nothing is known to have changed: see \"relayctl raft members --local\" and ask again", err)
 		}
 		c.logger.Warn("the change was not made yet, trying again", "error", status.Convert(err).Message())
@@ -265,7 +283,7 @@ func (c *Conn) Change(ctx context.Context, command *directoryv1.Command) (*direc
 		}
 		at, turn = c.Directory, 0
 		select {
-		case <-time.After(time.Duration(100<<try) * time.Millisecond):
+		case <-time.After(time.Duration(100<<min(try, 5)) * time.Millisecond):
 		case <-ctx.Done():
 			return nil, err
 		}

@@ -44,7 +44,7 @@ func (l Layout) Import(ctx context.Context, relays ...*Operator) (int, error) {
 	if err := relays[0].AwaitRelays(ctx, agencies, nil); err != nil {
 		return 0, err
 	}
-	if _, err := relays[0].Import(ctx, agencies, nil); err != nil {
+	if _, err := relays[0].Import(ctx, operator.Import{Agencies: agencies}); err != nil {
 		return 0, err
 	}
 	for _, c := range relays {
