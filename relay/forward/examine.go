@@ -7,6 +7,7 @@ import (
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -26,6 +27,8 @@ type examined struct {
 	refused []*relayv1.RecipientRefused
 	// report: it is for this relay itself and goes to the ledger.
 	report bool
+	// speaks: it says something of a document.
+	speaks bool
 }
 
 // examine checks an offer before anything of it is taken. Errors are refusals,
@@ -71,7 +74,7 @@ func (f *Forwarder) examine(peer routing.RelayID, offer *relayv1.Offer) (*examin
 	if sender, ok := f.Directory.View().Agency(routing.AgencyCode(header.GetSender().GetCode())); ok {
 		a.Sender = routing.AgencyCode(sender.GetCode())
 	}
-	x := new(examined)
+	x := &examined{speaks: lifecycle.Speaks(header)}
 	if x.custody, err = envelope.NewCustody(header, offer.GetHeader(), a); err != nil {
 		return nil, envelope.Refuse(invalidField, "offer.header: %v", err)
 	}

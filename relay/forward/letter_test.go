@@ -165,6 +165,8 @@ func (r *reports) Apply(_ context.Context, report *envelope.Custody) error {
 	return err
 }
 
+func (r *reports) Ready(context.Context, *envelope.Custody) error { return nil }
+
 func (r *reports) Heard(context.Context, *envelope.Record) error { return nil }
 
 func (r *reports) list() []envelope.Settlement {

@@ -76,6 +76,11 @@ func (t *taking) take(ctx context.Context) (*relayv1.OfferAccepted, error) {
 		record := &envelope.Record{Custody: *x.custody, CommittedAt: f.Clock()}
 		return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self)}, nil
 	}
+	if x.speaks {
+		if err := f.Reports.Ready(ctx, x.custody); err != nil {
+			return nil, fmt.Errorf("not yet: %w", err)
+		}
+	}
 	incoming, err := f.Begin(ctx, x.custody)
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)

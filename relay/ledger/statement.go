@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
@@ -61,6 +62,11 @@ func (l *Ledger) Judge(ctx context.Context, sender routing.AgencyCode, header *e
 		if len(found) > 0 && !known.told && len(known.silent) > 0 {
 			return nil, nil, l.silent(known) // who would know better does not answer
 		}
+		if len(found) == 0 && j.saying.Act == lifecycle.AsksRecall {
+			if err := l.underWay(known, j.id, l.atHome(known.view, j.agencies)); err != nil {
+				return nil, nil, err
+			}
+		}
 		problems = append(problems, found...)
 		all = append(all, j)
 	}
@@ -117,6 +123,14 @@ func (l *Ledger) find(ctx context.Context, sender routing.AgencyCode, j *judged)
 	}
 	j.id, j.ingress = all.id, all.ingress
 	return all, nil
+}
+
+// atHome are the agencies whose home is this relay.
+func (l *Ledger) atHome(view routing.View, agencies []routing.AgencyCode) []routing.AgencyCode {
+	return slices.DeleteFunc(slices.Clone(agencies), func(a routing.AgencyCode) bool {
+		agency, _ := view.Agency(a)
+		return agency.GetHomeRelayId() != string(l.config.Self)
+	})
 }
 
 func (l *Ledger) silent(all *knowledge) error {
@@ -378,6 +392,53 @@ func (l *Ledger) applyStatement(ctx context.Context, report *envelope.Custody) e
 		"says", said.Act.String(), "relay", string(report.Ingress))
 	return nil
 }
+
+// Ready refuses for a while what would take a document back that is still on its
+// way to an inbox here: the document would come behind it, and be given out. Where
+// those who know do not answer, nothing waits for them.
+func (l *Ledger) Ready(ctx context.Context, c *envelope.Custody) error {
+	if c.Report || len(c.Inboxes) == 0 {
+		return nil
+	}
+	header, err := envelope.ParseCanonical(c.Header)
+	if err != nil {
+		return err
+	}
+	for i, saying := range lifecycle.Read(header, c.AcceptedAt) {
+		if saying.Act != lifecycle.AsksRecall {
+			continue
+		}
+		j := judged{saying: saying, number: i}
+		all, err := l.find(ctx, c.Sender, &j)
+		if err != nil || !all.known() {
+			continue
+		}
+		if err := l.underWay(all, j.id, c.Inboxes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// underWay refuses while a document is on its way to recipients at home here.
+func (l *Ledger) underWay(all *knowledge, id envelope.ID, agencies []routing.AgencyCode) error {
+	if _, err := l.config.Spool.Record(id); !isNotFound(err) {
+		return err
+	}
+	for _, a := range agencies {
+		switch all.deliveries[string(a)].GetTransport() {
+		case exchangev1.TransportStatus_TRANSPORT_STATUS_INITIAL, exchangev1.TransportStatus_TRANSPORT_STATUS_PROCESSING:
+			r := envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_UNSPECIFIED,
+				"the document that it takes back, %s, is still on its way to %s; try again in a moment", id, a)
+			r.RetryAfter = recallPause
+			return r
+		}
+	}
+	return nil
+}
+
+// recallPause is after how long a recall that overtook its document is tried again.
+const recallPause = 2 * time.Second
 
 // Heard takes documents out of inboxes here that an envelope takes back which has
 // come into them.

@@ -295,3 +295,45 @@ func TestRecallAtTheHome(t *testing.T) {
 		t.Errorf("ended: %v, want the document and its recall at H29", ended)
 	}
 }
+
+// A recall that overtook its document waits for it, at the home of the recipient
+// and at its ingress alike; not where the document has come, ended, or nobody
+// answers.
+func TestARecallDoesNotOvertakeItsDocument(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	h := revoke("2025/1", "H29")
+	_, canonical, err := envelope.HeaderID(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := envelope.NewCustody(h, canonical, envelope.Acceptance{Sender: "G22", Ingress: "bac", AcceptedAt: noon, Inboxes: []routing.AgencyCode{"H29"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := func(want bool, when string) {
+		t.Helper()
+		err := m.ledgers["nam"].Ready(t.Context(), c)
+		if refusal, ok := envelope.AsRefusal(err); err == nil != want || err != nil && (!ok || !envelope.Temporary(err) || refusal.RetryAfter == 0) {
+			t.Errorf("%s: %v, want ready %t, else for a while", when, err, want)
+		}
+		_, problems, err := m.ledgers["nam"].Judge(t.Context(), "G22", h)
+		if len(problems) > 0 || err == nil != want && !m.silent["bac"] {
+			t.Errorf("%s, handed in there: %v, %v", when, problems, err)
+		}
+	}
+	ready(true, "the document is in the inbox")
+	was := m.spools["nam"].records[id]
+	delete(m.spools["nam"].records, id)
+	ready(false, "the document is on its way")
+	for i := range m.spools["bac"].records[id].Deliveries {
+		m.spools["bac"].records[id].Deliveries[i].Transport = exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL
+	}
+	ready(true, "the document was given up")
+	for i := range m.spools["bac"].records[id].Deliveries {
+		m.spools["bac"].records[id].Deliveries[i].Transport = initial
+	}
+	m.silent["bac"], m.silent["trung"] = true, true
+	ready(true, "nobody answers")
+	m.spools["nam"].records[id] = was
+}
