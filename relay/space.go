@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -120,6 +121,15 @@ func (f *filling) Write(ctx context.Context, part int, offset uint64, data []byt
 		return diskFull("%s; call again later to resume", f.levels.diskLow())
 	}
 	return f.Incoming.Write(ctx, part, offset, data)
+}
+
+// Content gives the errors of reading the form that the other parts know.
+func (f *filling) Content(ctx context.Context, part int) (io.ReadCloser, error) {
+	content, err := f.Incoming.Content(ctx, part)
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	return contentReader{content}, nil
 }
 
 func diskFull(format string, args ...any) error {

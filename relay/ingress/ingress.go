@@ -8,6 +8,10 @@
 //     is sent only after the spool's commit, which is durable.
 //   - Where another relay can be used, the receipt waits for the second copy, a
 //     bounded time (copies.go); it states the copies of the moment it is sent.
+//   - What shows the mark of a state secret is not accepted, and its bytes are not
+//     kept: the header is looked at before they come, the files once they are here
+//     (secrecy.go). No document comes in another way; those of other relays were
+//     looked at where they came in.
 //   - A repeat gets the original receipt, whatever changed since in the
 //     directory, the quota or the disk, as long as the caller may still speak for
 //     the sender.
@@ -19,7 +23,8 @@
 //     here, at the next change of the directory, not at the next call.
 //   - Memory per stream is bounded by one page of the inbox, the window of
 //     unconfirmed ids and one chunk of content; that of all submits of a caller
-//     by RoomPerCaller. What one agency may send and leave lying is bounded too
+//     by RoomPerCaller; as many files are looked into at once as there are
+//     processors. What one agency may send and leave lying is bounded too
 //     (limits.go), and who says nothing for a while is let go.
 //
 // It does not promise an order between envelopes of one lane across relays, and
@@ -34,6 +39,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -44,6 +50,7 @@ import (
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/envelope/secrecy"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
 )
@@ -70,6 +77,10 @@ type Incoming interface {
 	Offsets() []uint64
 	// Write adds bytes at the part's offset; data is not kept.
 	Write(ctx context.Context, part int, offset uint64, data []byte) error
+	// Content reads what a part has so far, before the commit.
+	Content(ctx context.Context, part int) (io.ReadCloser, error)
+	// Abandon gives up what was written, so that none of it is kept.
+	Abandon(ctx context.Context) error
 	// Commit checks every part and makes the envelope exist in one durable step.
 	Commit(ctx context.Context) (*envelope.Record, error)
 	// Close lets go; what was written stays for a resume for a while.
@@ -178,6 +189,7 @@ type Service struct {
 	submits *limiters // submits begun, by sender
 	bytes   *limiters // bytes of content, by sender
 	pledges *pledges
+	secrets *secrecy.Guard
 	metrics *metrics
 }
 
@@ -251,6 +263,6 @@ func New(c Config) (*Service, error) {
 	return &Service{
 		config: c, streams: newStreams(l.StreamsPerAgency), rooms: newRooms(l.RoomPerCaller),
 		submits: newLimiters(l.Rate, l.Burst), bytes: newLimiters(float64(l.ByteRate), int(max(l.ByteRate, maxChunk))),
-		pledges: newPledges(), metrics: m,
+		pledges: newPledges(), secrets: secrecy.NewGuard(runtime.GOMAXPROCS(0)), metrics: m,
 	}, nil
 }

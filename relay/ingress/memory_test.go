@@ -113,6 +113,31 @@ func (in *incoming) Write(_ context.Context, part int, offset uint64, data []byt
 	return nil
 }
 
+func (in *incoming) Content(_ context.Context, part int) (io.ReadCloser, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return io.NopCloser(bytes.NewReader(in.partial[in.custody.ID][part])), nil
+}
+
+func (in *incoming) Abandon(context.Context) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	delete(in.partial, in.custody.ID)
+	return nil
+}
+
+// kept is how many bytes of transfers are here, for a resume.
+func (m *memory) kept() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, parts := range m.partial {
+		for _, b := range parts {
+			n += len(b)
+		}
+	}
+	return n
+}
+
 func (in *incoming) Commit(context.Context) (*envelope.Record, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

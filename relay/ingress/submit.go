@@ -121,7 +121,8 @@ func (s *Service) takeCustody(ctx context.Context, sub *submission) (_ *exchange
 // accept is step 2 of DESIGN §6, once the caller is known to speak for the
 // sender: is the header sound, was it accepted before, are envelopes accepted,
 // may it be sent, to whom, over which relays, is there room for it; only then
-// bytes are taken, and only after the commit there is a record to show.
+// bytes are taken, only what bears no mark of a secret is committed, and only after
+// the commit there is a record to show.
 func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Record, repeat bool, _ []*exchangev1.Warning, _ error) {
 	problems, warnings := envelope.Check(sub.header, s.config.Limits.Header)
 	if len(problems) == 0 {
@@ -166,6 +167,11 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 	if err := s.transfer(ctx, sub, custody.Parts, incoming); err != nil {
 		return nil, false, nil, err
 	}
+	unread, err := s.refuseMarked(ctx, custody.Parts, incoming)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	warnings = append(warnings, unread...)
 	// The transfer of a large file takes minutes, in which the sender may have
 	// been suspended.
 	if _, err := s.sender(ctx, s.config.Directory.View(), sub.senderCode); err != nil {

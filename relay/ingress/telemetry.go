@@ -25,6 +25,7 @@ type metrics struct {
 	streams  metric.Int64UpDownCounter
 	receipts metric.Int64Counter
 	copyWait metric.Float64Histogram
+	unread   metric.Int64Counter
 
 	fresh, repeat      metric.MeasurementOption
 	received, sent     metric.MeasurementOption
@@ -34,7 +35,7 @@ type metrics struct {
 
 func newMetrics(meter metric.Meter) (*metrics, error) {
 	var m metrics
-	var errs [7]error
+	var errs [8]error
 	m.accepted, errs[0] = meter.Int64Counter("truc.ingress.accepted",
 		metric.WithUnit("{envelope}"), metric.WithDescription("Envelopes answered with a receipt."))
 	m.refused, errs[1] = meter.Int64Counter("truc.ingress.refused",
@@ -51,6 +52,8 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 	m.copyWait, errs[6] = meter.Float64Histogram("truc.ingress.copy.wait",
 		metric.WithUnit("s"), metric.WithDescription("How long receipts waited for the second copy; those that did not wait are not counted."),
 		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
+	m.unread, errs[7] = meter.Int64Counter("truc.ingress.unread",
+		metric.WithUnit("{file}"), metric.WithDescription("Files accepted that could not be looked into for marks of state secrets: locked, damaged, or too large."))
 	option := func(key, value string) metric.MeasurementOption {
 		return metric.WithAttributeSet(attribute.NewSet(attribute.String(key, value)))
 	}

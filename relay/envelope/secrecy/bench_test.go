@@ -23,9 +23,9 @@ func BenchmarkInFile(b *testing.B) {
 	}
 	for name, file := range map[string][]byte{
 		"PDF of 6 pages of text": letters.Bytes(),
-		"PDF of a scanned page":   scan,
+		"PDF of a scanned page":  scan,
 		"DOCX of 6 pages":        secrecytest.DOCX{Body: text, More: map[string]string{"word/media/image1.png": string(table[:180<<10])}}.Bytes(),
-		"neither":                 table,
+		"neither":                table,
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(file)))

@@ -46,21 +46,9 @@ type Finding struct {
 	Unread error
 }
 
-// Look looks into a file of a size, which open opens. The error is that of the
-// reader or the end of ctx, never that of what the file holds.
-func (g *Guard) Look(ctx context.Context, size uint64, open func() (io.ReadCloser, error)) (_ Finding, err error) {
-	if size == 0 {
-		return Finding{}, nil
-	}
-	r, err := open()
-	if err != nil {
-		return Finding{}, err
-	}
-	defer func() {
-		if closing := r.Close(); err == nil {
-			err = closing
-		}
-	}()
+// Look looks into a file, of which r gives the bytes, as many as size says. The
+// error is that of r or the end of ctx, never that of what the file holds.
+func (g *Guard) Look(ctx context.Context, r io.Reader, size uint64) (Finding, error) {
 	head := make([]byte, min(headSize, size))
 	if _, err := io.ReadFull(r, head); err != nil {
 		return Finding{}, err
@@ -151,6 +139,12 @@ const (
 	maxUnpacked = 64 << 20
 )
 
+// documents are the endings of files that are looked into.
+var documents = map[string]bool{
+	".pdf": true, ".docx": true, ".docm": true, ".dotx": true, ".xlsx": true, ".xlsm": true, ".pptx": true, ".pptm": true,
+	".odt": true, ".ods": true, ".odp": true,
+}
+
 // inZip looks into the files of a zip, and into no zip in it.
 func inZip(file []byte) (found Mark, unread error) {
 	files, err := docx.Entries(file)
@@ -159,9 +153,7 @@ func inZip(file []byte) (found Mark, unread error) {
 	}
 	left, looked := int64(maxUnpacked), 0
 	for _, f := range files {
-		switch strings.ToLower(path.Ext(f.Name)) {
-		case ".pdf", ".docx", ".docm":
-		default:
+		if !documents[strings.ToLower(path.Ext(f.Name))] {
 			continue
 		}
 		if looked++; looked > maxEntries {
