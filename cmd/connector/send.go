@@ -82,7 +82,11 @@ that nobody has it.
 What earlier commands left in the outbox is looked after on the side. How that
 goes does not change the exit code.
 
-State secrets (Mật, Tối mật, Tuyệt mật) must not be sent over the axis.
+State secrets (Mật, Tối mật, Tuyệt mật) must not be sent over the axis. A document
+that bears such a mark in its header, or as a stamp or field in a PDF or DOCX file,
+is refused with code 1 before anything of it leaves this machine; the reason names
+the field or file. Pictures and scanned pages, files locked with a password and those
+above 32 MiB cannot be looked into: look yourself.
 
 Groups: @centrals, @provinces, @districts, @communes are all agencies of a tier;
 @communes-of/H26 and the like those below an agency; operators may keep others.

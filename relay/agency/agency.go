@@ -60,6 +60,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 
+	"github.com/truclienthong/truc/relay/envelope/secrecy"
 	"github.com/truclienthong/truc/tls"
 )
 
@@ -129,6 +130,7 @@ type Client struct {
 	endpoint *tls.Endpoint // nil where Config.Dial is set
 	mesh     *mesh
 	books    *books
+	secrets  *secrecy.Guard
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -170,7 +172,7 @@ func New(config Config) (*Client, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Client{
 		config: config, logger: config.Logger, tracer: config.Tracer,
-		endpoint: endpoint, mesh: mesh, books: newBooks(), stop: stop,
+		endpoint: endpoint, mesh: mesh, books: newBooks(), secrets: secrecy.NewGuard(lookedInto), stop: stop,
 	}
 	if endpoint == nil {
 		return c, nil

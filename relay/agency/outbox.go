@@ -155,6 +155,9 @@ func (o *Outbox) Submit(ctx context.Context, document Document) (*Receipt, error
 	if err := s.checkOutline(); err != nil {
 		return nil, err
 	}
+	if err := s.refuseMarked(ctx); err != nil {
+		return nil, err
+	}
 	key := keyOf(s.header)
 	release, err := o.claims.wait(ctx, key)
 	if err != nil {

@@ -158,7 +158,7 @@ func TestOutboxGivesNoRoomTwice(t *testing.T) {
 	s.reopen(func(c *agency.OutboxConfig) { c.MaxBytes = 1 << 20 })
 	copying, goOn := make(chan struct{}), make(chan struct{})
 	slow := &growing{Source: agency.BytesSource("a.pdf", content(800_000)), write: func(_ string, reads int) error {
-		if reads == 2 {
+		if reads == 3 { // once it was looked into, and room was taken
 			close(copying)
 			<-goOn
 		}
@@ -204,7 +204,7 @@ func TestOutboxNoticesAFileThatChanges(t *testing.T) {
 			return os.WriteFile(path, slices.Repeat([]byte{byte(reads)}, 100), 0o600)
 		},
 		"other bytes once copied": func(path string, reads int) error {
-			return os.WriteFile(path, slices.Repeat([]byte{byte(max(reads, 2))}, 100), 0o600)
+			return os.WriteFile(path, slices.Repeat([]byte{byte(max(reads, 3))}, 100), 0o600)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -36,7 +36,10 @@ func (c *Client) prepare(ctx context.Context, document Document) (*submission, e
 	if err := s.hash(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.seal()
+	if err := s.seal(); err != nil {
+		return nil, err
+	}
+	return s, s.refuseMarked(ctx)
 }
 
 // outline is what can be said of a document before its files are read.
