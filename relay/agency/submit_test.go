@@ -157,7 +157,7 @@ func TestSubmitRefusals(t *testing.T) {
 			h.Secrecy = exchangev1.Secrecy_SECRECY_MAT
 			return h
 		}(), []string{"header.secrecy"}, false},
-		"nothing in it": {&exchangev1.Header{}, []string{"header.document_id", "header.recipients"}, false},
+		"nothing in it": {&exchangev1.Header{}, []string{"header.document_id", "header.recipients", "header.document"}, false},
 		"no header":     {nil, []string{"header"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

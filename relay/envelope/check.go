@@ -88,8 +88,10 @@ func Check(h *exchangev1.Header, limits Limits) ([]Problem, []*exchangev1.Warnin
 	c.envelope(h)
 	c.secrecy(h)
 	c.recipients(h.GetRecipients(), h.GetKind())
+	c.document(h)
 	if h.Business != nil {
 		c.business(h.Business)
+		c.businessNames(h)
 	}
 	if h.Status != nil {
 		c.status(h.Status)

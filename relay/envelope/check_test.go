@@ -144,8 +144,8 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 			h.Seal = &exchangev1.Seal{Suite: "s", Keys: []*exchangev1.SealedKey{{AgencyCode: "H26", KeyHash: make([]byte, 31)}}}
 		}, "header.seal.keys[0].key_hash", invalid},
 		"revoke without reason":  {good(), func(h *exchangev1.Header) { h.Business.Type = 1 }, "header.business.reason", invalid},
-		"update without reason":  {good(), func(h *exchangev1.Header) { h.Business.Type = 2 }, "header.business.reason", invalid},
-		"replace without reason": {good(), func(h *exchangev1.Header) { h.Business.Type = 3 }, "header.business.reason", invalid},
+		"update without reason":  {good(), func(h *exchangev1.Header) { h.Business.Type, h.Business.UpdatesContent = 2, true }, "header.business.reason", invalid},
+		"replace without reason": {good(), func(h *exchangev1.Header) { h.Business = replacing("1"); h.Business.Reason = "" }, "header.business.reason", invalid},
 		"replaces one twice": {good(), func(h *exchangev1.Header) {
 			h.Business.Replaces = []*exchangev1.Replaced{{DocumentId: "1"}, {DocumentId: "2"}, {DocumentId: "1"}}
 		}, "header.business.replaces[2].document_id", invalid},
