@@ -123,7 +123,7 @@ and description).`,
 	flags.StringVar(&f.summary, "content", "", "summary of the content")
 	flags.StringVar(&f.number, "number", "", "number of the document (số)")
 	flags.StringVar(&f.notation, "notation", "", "notation (ký hiệu), for example UBND-VP")
-	flags.StringVar(&f.typeName, "type", "", `kind of document, for example "Công văn"`)
+	flags.StringVar(&f.typeName, "type", "", `kind of document, one of the 29 of Decree 30/2020/NĐ-CP ("Công văn", "Báo cáo", …) or a normative one; others are accepted with a warning`)
 	flags.StringVar(&f.place, "place", "", "place of issue")
 	flags.StringVar(&f.issued, "date", "", "date of issue, YYYY-MM-DD")
 	flags.StringVar(&f.due, "due", "", "date by which an answer is due, YYYY-MM-DD")

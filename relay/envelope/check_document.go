@@ -22,6 +22,7 @@ func (c *checker) document(h *exchangev1.Header) {
 		c.date("header.document.response_for["+strconv.Itoa(i)+"].issued_on", answered.GetIssuedOn())
 	}
 	c.date("header.status.response_for.issued_on", h.GetStatus().GetResponseFor().GetIssuedOn())
+	c.documentKind(d)
 }
 
 // described asks for what a document of its business type cannot do without. One
