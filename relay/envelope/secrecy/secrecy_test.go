@@ -1,6 +1,7 @@
 package secrecy_test
 
 import (
+	"strings"
 	"testing"
 
 	"golang.org/x/text/unicode/norm"
@@ -14,29 +15,32 @@ func TestInText(t *testing.T) {
 		text string
 		want Mark
 	}{
-		"a stamp":                      {"ỦY BAN NHÂN DÂN\nMẬT\nSố: 12/BC-UBND", Mat},
-		"a stamp, decomposed":          {norm.NFD.String("UBND\nTỐI MẬT\n"), ToiMat},
-		"a frame":                      {"| TUYỆT MẬT |\r\n", TuyetMat},
-		"letters set apart":            {"T U Y Ệ T  M Ậ T", TuyetMat},
-		"letters set apart, one word":  {"M Ậ T", Mat},
-		"hard blanks":                  {"TỐI\u00a0MẬT", ToiMat},
-		"letters that nobody sees":     {"M\u200bẬT", Mat},
-		"without tones":                {"TUYET MAT\n", TuyetMat},
-		"a field":                      {"Độ mật: Mật\nĐộ khẩn: Hỏa tốc", Mat},
-		"a field, dots":                {"Mức độ mật: ... Tối mật ...", ToiMat},
-		"small letters, alone":         {"Nơi nhận\nTối mật\n", ToiMat},
-		"the highest of several":       {"MẬT\nTUYỆT MẬT", TuyetMat},
-		"an empty field":               {"Độ mật:\nĐộ khẩn: Khẩn", None},
-		"a field that says no":         {"Độ mật: Không", None},
-		"a field that says ordinary":   {"Độ mật: Thường", None},
-		"a sentence":                   {"Thực hiện Luật Bảo vệ bí mật nhà nước, văn bản Mật, Tối mật, Tuyệt mật không gửi qua trục.", None},
-		"a sentence in capitals":       {"DANH MỤC BÍ MẬT NHÀ NƯỚC ĐỘ TUYỆT MẬT", None},
-		"honey":                        {"Mật ong\nMật khẩu\nBẢO MẬT", None},
-		"a list of levels":             {"Tuyệt mật\nTối mật\nMật\n", None},
-		"a form with boxes":            {"□ Mật  □ Tối mật  □ Tuyệt mật", None},
-		"a word without tones is many": {"MAT", None},
-		"given free":                   {"ĐÃ GIẢI MẬT", None},
-		"nothing":                      {"", None},
+		"a stamp":                          {"ỦY BAN NHÂN DÂN\nMẬT\nSố: 12/BC-UBND", Mat},
+		"a stamp, decomposed":              {norm.NFD.String("UBND\nTỐI MẬT\n"), ToiMat},
+		"a frame":                          {"| TUYỆT MẬT |\r\n", TuyetMat},
+		"letters set apart":                {"T U Y Ệ T  M Ậ T", TuyetMat},
+		"letters set apart, one word":      {"M Ậ T", Mat},
+		"hard blanks":                      {"TỐI\u00a0MẬT", ToiMat},
+		"letters that nobody sees":         {"M\u200bẬT", Mat},
+		"without tones":                    {"TUYET MAT\n", TuyetMat},
+		"a field":                          {"Độ mật: Mật\nĐộ khẩn: Hỏa tốc", Mat},
+		"a field, dots":                    {"Mức độ mật: ... Tối mật ...", ToiMat},
+		"small letters, alone":             {"Nơi nhận\nTối mật\n", ToiMat},
+		"the highest of several":           {"MẬT\nTUYỆT MẬT", TuyetMat},
+		"an empty field":                   {"Độ mật:\nĐộ khẩn: Khẩn", None},
+		"a field that says no":             {"Độ mật: Không", None},
+		"a field that says ordinary":       {"Độ mật: Thường", None},
+		"a sentence":                       {"Thực hiện Luật Bảo vệ bí mật nhà nước, văn bản Mật, Tối mật, Tuyệt mật không gửi qua trục.", None},
+		"a sentence in capitals":           {"DANH MỤC BÍ MẬT NHÀ NƯỚC ĐỘ TUYỆT MẬT", None},
+		"small letters, behind a sentence": {"Hợp tác xã thu hoạch được nhiều\nMật\n", None},
+		"small letters, far below":         {strings.Repeat("Mục lục\n", 15) + "Mật\n", None},
+		"small letters, twice":             {"Kế hoạch\nMật\nBáo cáo\nMật\n", None},
+		"honey":                            {"Mật ong\nMật khẩu\nBẢO MẬT", None},
+		"a list of levels":                 {"Tuyệt mật\nTối mật\nMật\n", None},
+		"a form with boxes":                {"□ Mật  □ Tối mật  □ Tuyệt mật", None},
+		"a word without tones is many":     {"MAT", None},
+		"given free":                       {"ĐÃ GIẢI MẬT", None},
+		"nothing":                          {"", None},
 	} {
 		if got := InText(c.text); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
