@@ -31,12 +31,21 @@ func StatusOf(track *exchangev1.TrackResponse, code, note string, at time.Time) 
 func responseFor(about *exchangev1.Header) *exchangev1.ResponseFor {
 	d := about.GetDocument()
 	r := &exchangev1.ResponseFor{
-		AgencyCode: about.GetSender().GetCode(), DocumentId: about.GetDocumentId(), IssuedOn: d.GetIssuedOn(),
+		AgencyCode: about.GetSender().GetCode(), DocumentId: about.GetDocumentId(), IssuedOn: asWritten(d.GetIssuedOn()),
 	}
 	if code := d.GetCode(); code != nil {
 		r.Code = code.GetNumber() + "/" + code.GetNotation()
 	}
 	return r
+}
+
+// asWritten is a date of another document as its sender wrote it: one that does
+// not exist must not keep anybody from speaking of the document.
+func asWritten(d *exchangev1.Date) *exchangev1.Date {
+	if d.GetRaw() == "" {
+		return d
+	}
+	return &exchangev1.Date{Raw: d.GetRaw()}
 }
 
 // RecallOf makes the header of a document that takes back one of the agency's own
@@ -51,7 +60,7 @@ func RecallOf(track *exchangev1.TrackResponse, reason string, at time.Time) *exc
 		CreatedAt: timestamppb.New(at),
 		Document: &exchangev1.Document{
 			Code: about.GetDocument().GetCode(), TypeName: about.GetDocument().GetTypeName(),
-			Subject: about.GetDocument().GetSubject(), IssuedOn: about.GetDocument().GetIssuedOn(),
+			Subject: about.GetDocument().GetSubject(), IssuedOn: asWritten(about.GetDocument().GetIssuedOn()),
 		},
 		Business: &exchangev1.Business{
 			Type: exchangev1.BusinessType_BUSINESS_TYPE_REVOKE, TargetDocumentId: about.GetDocumentId(), Reason: reason,
