@@ -77,9 +77,9 @@ func live(d *exchangev1.Delivery, life *lifecycle.Life) {
 	for _, h := range life.Said {
 		d.Statements = append(d.Statements, statementOf(h))
 	}
-	d.Status, d.Asked = s.Code, exchangev1.Question(s.Asked)
-	if taken := d.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL &&
-		d.GetReason() == exchangev1.ErrorReason_ERROR_REASON_RECALLED; !taken {
-		d.Phase = exchangev1.Phase(s.Phase)
+	d.Status, d.Phase, d.Asked = s.Code, exchangev1.Phase(s.Phase), exchangev1.Question(s.Asked)
+	if d.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL &&
+		d.GetReason() == exchangev1.ErrorReason_ERROR_REASON_RECALLED {
+		d.Phase, d.Asked = exchangev1.Phase_PHASE_RECALLED, exchangev1.Question_QUESTION_NOTHING
 	}
 }
