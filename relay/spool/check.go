@@ -63,7 +63,7 @@ func Check(cfg Config, report func(Finding)) (err error) {
 	}
 	for _, pass := range []func() error{
 		c.envelopes, c.queues, c.inboxes, c.transfers, c.chunks, c.expiries, c.documents,
-		c.aways, c.origins, c.soles, c.dead, c.held, c.usages, c.waitings, c.lives, c.totals,
+		c.aways, c.origins, c.soles, c.dead, c.held, c.undelivered, c.usages, c.waitings, c.lives, c.totals,
 	} {
 		if err := pass(); err != nil {
 			return fmt.Errorf("check spool %s: %w", cfg.Dir, err)

@@ -116,6 +116,9 @@ func (c *checker) memberships(id envelope.ID, st *state) error {
 		wanted["of what was given up"] = index.DeadKey(m.since, id)
 		c.counted.DeadLetters++
 	}
+	if m.underWay {
+		wanted["of what is not delivered"] = index.UndeliveredKey(m.lane, m.from, id)
+	}
 	if m.held {
 		wanted["of what is held"] = index.HeldKey(id)
 		c.counted.Held++
@@ -204,6 +207,18 @@ func (c *checker) held() error {
 				return nil
 			}
 			return index.HeldKey(id)
+		}
+	})
+}
+
+func (c *checker) undelivered() error {
+	return c.members(index.Undelivered(), "not delivered", func(key []byte) (envelope.ID, func(membership) []byte) {
+		_, _, id := index.ParseUndelivered(key)
+		return id, func(m membership) []byte {
+			if !m.underWay {
+				return nil
+			}
+			return index.UndeliveredKey(m.lane, m.from, id)
 		}
 	})
 }

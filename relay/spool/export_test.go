@@ -76,7 +76,7 @@ func Break(cfg Config, what string, id envelope.ID) error {
 }
 
 // Lists names the tables of what is to be looked after.
-var Lists = []string{"away", "origin", "sole", "dead", "held", "document"}
+var Lists = []string{"away", "origin", "sole", "dead", "held", "undelivered", "document"}
 
 // Unlist empties such a table, or adds an envelope to it that does not belong
 // there.
@@ -91,12 +91,13 @@ func Unlist(cfg Config, list string, stranger *envelope.ID) error {
 			id = *stranger
 		}
 		l := map[string]struct{ table, key []byte }{
-			"away":     {index.Aways(), index.AwayKey("tay", id)},
-			"origin":   {index.Origins(), index.OriginKey("tay", id)},
-			"sole":     {index.Soles(), index.SoleKey(99, id)},
-			"dead":     {index.Dead(), index.DeadKey(time.Unix(99, 0), id)},
-			"held":     {index.Helds(), index.HeldKey(id)},
-			"document": {index.Documents(), index.DocumentKey("H99", "doc")},
+			"away":        {index.Aways(), index.AwayKey("tay", id)},
+			"origin":      {index.Origins(), index.OriginKey("tay", id)},
+			"sole":        {index.Soles(), index.SoleKey(99, id)},
+			"dead":        {index.Dead(), index.DeadKey(time.Unix(99, 0), id)},
+			"held":        {index.Helds(), index.HeldKey(id)},
+			"undelivered": {index.Undelivered(), index.UndeliveredKey(2, time.Unix(99, 0), id)},
+			"document":    {index.Documents(), index.DocumentKey("H99", "doc")},
 		}[list]
 		if stranger != nil {
 			st.b.Put(l.key, encodeAlone(&state{}))

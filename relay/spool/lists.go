@@ -2,6 +2,7 @@ package spool
 
 import (
 	"slices"
+	"time"
 
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
@@ -134,6 +135,30 @@ func (s *Spool) DeadLetters(after envelope.Due, max int) ([]envelope.Due, error)
 	for ; it.Valid() && len(out) < max; it.Next() {
 		if at, id := index.ParseDeadKey(it.Key()); comesBehind(at, id, after) {
 			out = append(out, envelope.Due{At: at, ID: id})
+		}
+	}
+	return out, it.Err()
+}
+
+// Undelivered lists at most max envelopes of a lane, behind a place in the list,
+// that were accepted here and are not settled, and whose delivery target runs
+// since an instant before end: in that order.
+func (s *Spool) Undelivered(lane envelope.Lane, after envelope.Due, end time.Time, max int) ([]envelope.Due, error) {
+	v := s.store.View()
+	defer v.Close()
+	it := v.Iterator(index.UndeliveredIn(lane))
+	defer it.Close()
+	if !after.At.IsZero() {
+		it.Seek(index.UndeliveredFrom(lane, after.At))
+	}
+	var out []envelope.Due
+	for ; it.Valid() && len(out) < max; it.Next() {
+		_, since, id := index.ParseUndelivered(it.Key())
+		if !since.Before(end) {
+			break
+		}
+		if comesBehind(since, id, after) {
+			out = append(out, envelope.Due{At: since, ID: id})
 		}
 	}
 	return out, it.Err()

@@ -3,6 +3,8 @@ package spool_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -149,4 +151,62 @@ func TestRecount(t *testing.T) {
 	}) {
 		t.Errorf("recount %+v, %v, want that the entry of A is found to be missing", got, err)
 	}
+}
+
+// What was accepted here is listed by lane and by when its delivery target began
+// to run, until its last recipient is settled; also from an index built again.
+func TestUndelivered(t *testing.T) {
+	cfg, now := config(t), newClock()
+	cfg.Clock = now.Now
+	n := start(t, cfg)
+	put := func(i uint64, lane envelope.Lane, hour time.Time) envelope.ID {
+		p := newParcel(i, 10).fromSender().inbox("A").onward("nam", "B")
+		p.Lane, p.NotBefore = lane, hour
+		n.mustPut(p)
+		now.Advance(time.Minute)
+		return p.ID
+	}
+	begin := now.Now()
+	ordinary, later := put(0, 0, time.Time{}), put(1, 0, time.Time{})
+	urgent := put(2, 3, time.Time{})
+	atHour, before := put(3, 4, begin.Add(5*time.Hour)), put(4, 4, begin.Add(-time.Hour))
+	transit := newParcel(5, 10).inbox("A")
+	n.mustPut(transit)
+
+	list := func(lane envelope.Lane, end time.Duration, page int) (ids []envelope.ID) {
+		t.Helper()
+		for after := (envelope.Due{}); ; {
+			got, err := n.Undelivered(lane, after, begin.Add(end), page)
+			must(t, err)
+			for _, d := range got {
+				ids, after = append(ids, d.ID), d
+			}
+			if len(got) < page {
+				return ids
+			}
+		}
+	}
+	want := func(when string, page int, wanted map[envelope.Lane][]envelope.ID, end time.Duration) {
+		t.Helper()
+		for lane := range envelope.Lane(5) {
+			if got := list(lane, end, page); !slices.Equal(got, wanted[lane]) {
+				t.Errorf("%s: lane %d: got %v, want %v", when, lane, got, wanted[lane])
+			}
+		}
+	}
+	all := map[envelope.Lane][]envelope.ID{0: {ordinary, later}, 3: {urgent}, 4: {before, atHour}}
+	want("all, page by page", 1, all, 6*time.Hour)
+	want("before the hour", 10, map[envelope.Lane][]envelope.ID{0: {ordinary, later}, 3: {urgent}, 4: {before}}, time.Hour)
+	want("of the first minute", 10, map[envelope.Lane][]envelope.ID{0: {ordinary}}, 30*time.Second)
+
+	n.settle(1, envelope.Settlement{ID: ordinary, Agency: "A", Transport: done})
+	want("one recipient is settled", 10, all, 6*time.Hour)
+	n.settle(1, envelope.Settlement{ID: ordinary, Agency: "B", Transport: fail})
+	all[0] = []envelope.ID{later}
+	want("the other one too", 10, all, 6*time.Hour)
+	n.end()
+	check(t, cfg)
+	must(t, os.RemoveAll(filepath.Join(cfg.Dir, "index")))
+	n = start(t, cfg)
+	want("built again", 10, all, 6*time.Hour)
 }

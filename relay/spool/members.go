@@ -5,11 +5,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
 	"github.com/truclienthong/truc/routing"
 )
 
-// The tables away, origin, sole, dead, held and usage say again what states say,
+// The tables away, origin, sole, dead, held, undelivered and usage say again what states say,
 // in the order in which it is asked for. enlist alone changes them, from what
 // the state was to what it is; so they are right whatever changed it: a fact, a
 // commit, a state record in place of what was known, or the end of everything.
@@ -21,6 +22,9 @@ type membership struct {
 	underWay bool
 	sender   routing.AgencyCode
 	size     uint64
+	// lane and from are its place in the table undelivered.
+	lane envelope.Lane
+	from time.Time
 	// away are the others that have such an envelope; if nobody has, alone is
 	// its place in the table sole.
 	away  []routing.RelayID
@@ -39,6 +43,7 @@ func (st *state) membership() membership {
 	if m.underWay = st.FromSender && st.Unsettled > 0; m.underWay {
 		m.sender, m.size, m.alone = st.Sender, st.Size, st.Alone
 		m.away = slices.Clone(st.Holders)
+		m.lane, m.from = st.Lane, st.runsFrom()
 	}
 	if m.origin = !st.FromSender && !st.Report && !st.done(); m.origin {
 		m.ingress = st.Ingress
@@ -48,6 +53,15 @@ func (st *state) membership() membership {
 	}
 	m.held = st.Held
 	return m
+}
+
+// runsFrom is when the delivery target of an envelope that was accepted here begins
+// to run: at its acceptance, hỏa tốc hẹn giờ at its hour.
+func (st *state) runsFrom() time.Time {
+	if st.NotBefore.After(st.CommittedAt) {
+		return st.NotBefore
+	}
+	return st.CommittedAt
 }
 
 // sole reports whether a delivery of what was accepted here depends on this
@@ -87,6 +101,14 @@ func (s *step) enlist(h *held) {
 		}
 		if is.underWay {
 			s.use(is.sender, usage{1, int64(is.size)})
+		}
+	}
+	if was.underWay != is.underWay || was.lane != is.lane || !was.from.Equal(is.from) {
+		if was.underWay {
+			s.b.Delete(index.UndeliveredKey(was.lane, was.from, h.id))
+		}
+		if is.underWay {
+			s.b.Insert(index.UndeliveredKey(is.lane, is.from, h.id), nil)
 		}
 	}
 	for _, relay := range was.away {

@@ -84,7 +84,7 @@ func (s *Spool) Recount(ctx context.Context, since time.Time, each func(Pending)
 		}
 		return nil
 	}
-	for _, pass := range []func() error{c.envelopes, c.queues, c.inboxes, c.waitings, c.aways, c.origins, c.soles, c.dead, c.held} {
+	for _, pass := range []func() error{c.envelopes, c.queues, c.inboxes, c.waitings, c.aways, c.origins, c.soles, c.dead, c.held, c.undelivered} {
 		if err := pass(); err != nil {
 			return nil, fmt.Errorf("recount: %w", err)
 		}

@@ -41,8 +41,9 @@ import (
 //	unregistered id 16                                     empty; released, and not in the register yet
 //	life      id 16, length 1, agency                      what was said at that recipient
 //	unregistered life id 16, length 1, agency              empty; the register does not have all of that life
+//	undelivered lane 1, nanoseconds since 1970 8, id 16    empty; accepted here, not settled, its target runs since then
 //
-// An envelope is in away, origin, sole, dead and held, and counts in usage,
+// An envelope is in away, origin, sole, dead, held and undelivered, and counts in usage,
 // because its state says so; package spool keeps all of them in one function.
 // rank is the place of the lane in envelope.LaneOrder. The values are laid out
 // in package spool, beside what they hold.
