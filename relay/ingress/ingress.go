@@ -51,6 +51,7 @@ import (
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/envelope/secrecy"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
 )
@@ -173,10 +174,12 @@ type Config struct {
 	// connection.
 	Caller func(context.Context) (tls.Identity, bool)
 	Limits Limits
-	Clock  func() time.Time
-	Logger *slog.Logger
-	Meter  metric.Meter
-	Tracer trace.Tracer
+	// Calendar knows the working days by which sending is measured.
+	Calendar lifecycle.Calendar
+	Clock    func() time.Time
+	Logger   *slog.Logger
+	Meter    metric.Meter
+	Tracer   trace.Tracer
 }
 
 // Service serves agencies.

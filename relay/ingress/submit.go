@@ -49,10 +49,14 @@ type submission struct {
 	// senderCode is the sender as the header writes it.
 	senderCode string
 	lane       envelope.Lane
+	kind       exchangev1.Kind
 	canonical  []byte
 	id         envelope.ID
 	sender     routing.AgencyCode
-	log        *slog.Logger
+	// kept and sentAfter hold the way from signature to acceptance against the law.
+	kept      lifecycle.Keeping
+	sentAfter time.Duration
+	log       *slog.Logger
 }
 
 // submit finds out who hands over what, then whether it is accepted, and then
@@ -69,6 +73,7 @@ func (s *Service) submit(stream submitStream) (*exchangev1.SubmitAccepted, error
 	sub := submission{
 		stream: stream, messages: messages, eager: start.GetEager(), header: start.GetHeader(),
 		senderCode: start.GetHeader().GetSender().GetCode(), lane: envelope.LaneOf(start.GetHeader()),
+		kind: start.GetHeader().GetKind(),
 	}
 	start.Header = nil
 	if sub.sender, err = s.sender(ctx, s.config.Directory.View(), sub.senderCode); err != nil {
@@ -89,6 +94,9 @@ func (s *Service) submit(stream submitStream) (*exchangev1.SubmitAccepted, error
 		span.SetStatus(codes.Error, reasonOf(err))
 		sub.log.Info("envelope not accepted", "reason", reasonOf(err), "fields", fieldsOf(err))
 		return nil, err
+	}
+	if !answer.GetRepeat() && sub.kind == exchangev1.Kind_KIND_DOCUMENT {
+		s.metrics.sentAfter(ctx, sub.lane, sub.kept, sub.sentAfter)
 	}
 	if alone {
 		answer.Receipt = s.awaitCopy(ctx, &sub, answer.GetReceipt())
@@ -150,6 +158,7 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 	if err != nil {
 		return nil, false, nil, err
 	}
+	sub.kept, sub.sentAfter = s.config.Calendar.Sent(sub.header, custody.AcceptedAt)
 	sub.header = nil
 	incoming, err := s.config.Spool.Begin(ctx, custody)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -13,6 +14,7 @@ import (
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/lifecycle"
 )
 
 // metrics holds the instruments; the attribute sets are built once, so that
@@ -26,6 +28,8 @@ type metrics struct {
 	receipts metric.Int64Counter
 	copyWait metric.Float64Histogram
 	unread   metric.Int64Counter
+	law      metric.Int64Counter
+	signed   metric.Float64Histogram
 
 	fresh, repeat      metric.MeasurementOption
 	received, sent     metric.MeasurementOption
@@ -35,7 +39,7 @@ type metrics struct {
 
 func newMetrics(meter metric.Meter) (*metrics, error) {
 	var m metrics
-	var errs [8]error
+	var errs [10]error
 	m.accepted, errs[0] = meter.Int64Counter("truc.ingress.accepted",
 		metric.WithUnit("{envelope}"), metric.WithDescription("Envelopes answered with a receipt."))
 	m.refused, errs[1] = meter.Int64Counter("truc.ingress.refused",
@@ -54,6 +58,11 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
 	m.unread, errs[7] = meter.Int64Counter("truc.ingress.unread",
 		metric.WithUnit("{file}"), metric.WithDescription("Files accepted that could not be looked into for marks of state secrets: locked, damaged, or too large."))
+	m.law, errs[8] = meter.Int64Counter("truc.ingress.sent",
+		metric.WithUnit("{document}"), metric.WithDescription("Documents accepted, by lane and by whether they were sent the day they were signed or the next working morning (QD28 Art. 6); unknown where the header does not say when they were signed or issued."))
+	m.signed, errs[9] = meter.Float64Histogram("truc.ingress.sent.duration",
+		metric.WithUnit("s"), metric.WithDescription("From the signature of documents to their acceptance, by lane."),
+		metric.WithExplicitBucketBoundaries(10, 60, 300, 900, 3600, 4*3600, 8*3600, 24*3600, 48*3600, 72*3600, 7*24*3600))
 	option := func(key, value string) metric.MeasurementOption {
 		return metric.WithAttributeSet(attribute.NewSet(attribute.String(key, value)))
 	}
@@ -71,6 +80,15 @@ func (m *metrics) answered(ctx context.Context, copies uint32) {
 		option = m.several
 	}
 	m.receipts.Add(ctx, 1, option)
+}
+
+// sentAfter counts a document by how it kept the limit for sending.
+func (m *metrics) sentAfter(ctx context.Context, lane envelope.Lane, kept lifecycle.Keeping, after time.Duration) {
+	with := attribute.Int("lane", int(lane))
+	m.law.Add(ctx, 1, metric.WithAttributes(with, attribute.String("limit", kept.String())))
+	if kept != lifecycle.Unknown {
+		m.signed.Record(ctx, after.Seconds(), metric.WithAttributes(with))
+	}
 }
 
 // refusal counts a call that failed, by the reason in its error.

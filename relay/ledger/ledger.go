@@ -32,6 +32,7 @@ import (
 
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
 )
@@ -75,6 +76,8 @@ type Config struct {
 	Caller func(ctx context.Context) (tls.Identity, bool)
 	// AskTimeout bounds how long other relays are waited for; 0: 3 seconds.
 	AskTimeout time.Duration
+	// Calendar knows the working days of the limits of the law.
+	Calendar lifecycle.Calendar
 	// Clock tells the time; nil: time.Now.
 	Clock  func() time.Time
 	Logger *slog.Logger
@@ -87,6 +90,10 @@ type Ledger struct {
 	config  Config
 	reports metric.Int64Counter
 	asked   metric.Float64Histogram
+	// accepted counts first confirmations by their limit, acceptedAfter how long
+	// they took.
+	accepted      metric.Int64Counter
+	acceptedAfter metric.Float64Histogram
 }
 
 const defaultAskTimeout = 3 * time.Second
@@ -115,11 +122,16 @@ func New(c Config) (*Ledger, error) {
 		c.Tracer = tracenoop.Tracer{}
 	}
 	l := &Ledger{config: c}
-	var failed [2]error
+	var failed [4]error
 	l.reports, failed[0] = c.Meter.Int64Counter("truc.ledger.reports",
 		metric.WithUnit("{report}"), metric.WithDescription("Reports of other relays about deliveries, by outcome."))
 	l.asked, failed[1] = c.Meter.Float64Histogram("truc.ledger.ask.duration",
 		metric.WithUnit("s"), metric.WithDescription("Time that asking other relays about one envelope took."))
+	l.accepted, failed[2] = c.Meter.Int64Counter("truc.ledger.accepted",
+		metric.WithUnit("{delivery}"), metric.WithDescription("First confirmations of recipients (01 to 06) of documents accepted here, by lane and by whether they came the day the document arrived (ND30 Art. 21(2)); unknown where they overtook the news of its arrival."))
+	l.acceptedAfter, failed[3] = c.Meter.Float64Histogram("truc.ledger.accepted.duration",
+		metric.WithUnit("s"), metric.WithDescription("From the arrival of documents to the first confirmation of the recipient, by lane."),
+		metric.WithExplicitBucketBoundaries(10, 60, 300, 900, 3600, 4*3600, 8*3600, 24*3600, 48*3600, 72*3600, 7*24*3600))
 	if err := errors.Join(failed[:]...); err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}

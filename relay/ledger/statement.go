@@ -292,9 +292,14 @@ func (l *Ledger) tell(ctx context.Context, record *envelope.Record, j judged) er
 // keep is Say, and what follows from it at the ingress: what a recall finds still
 // waiting here goes no further.
 func (l *Ledger) keep(ctx context.Context, said envelope.Said) error {
+	measure, err := l.firstConfirmation(said)
+	if err != nil {
+		return err
+	}
 	if err := l.config.Spool.Say(ctx, said); err != nil {
 		return err
 	}
+	measure(ctx)
 	if said.Act != lifecycle.AsksRecall {
 		return nil
 	}
