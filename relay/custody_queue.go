@@ -21,17 +21,6 @@ const (
 	defaultList = 1_000
 )
 
-// lateAfter is how long an envelope of each lane may wait at one relay before it
-// is late: minutes where it is urgent, else a working day (QD28 Art. 21(2) wants
-// receipts the same day).
-var lateAfter = map[envelope.Lane]time.Duration{
-	envelope.Lane(exchangev1.Priority_PRIORITY_THUONG):          8 * time.Hour,
-	envelope.Lane(exchangev1.Priority_PRIORITY_KHAN):            time.Hour,
-	envelope.Lane(exchangev1.Priority_PRIORITY_THUONG_KHAN):     15 * time.Minute,
-	envelope.Lane(exchangev1.Priority_PRIORITY_HOA_TOC):         5 * time.Minute,
-	envelope.Lane(exchangev1.Priority_PRIORITY_HOA_TOC_HEN_GIO): 5 * time.Minute,
-}
-
 // ListQueue lists what waits here: what is to be handed on, by destination, then
 // what is in inboxes, each with the urgent lanes first; or, if asked for, what
 // was given up and is kept. It reads in pages, while the queues move.
@@ -146,11 +135,15 @@ func (l *listing) inbox(agency routing.AgencyCode) error {
 }
 
 func (l *listing) queued(e envelope.QueueEntry) error {
+	late, err := l.late(e.ID, e.Lane, e.QueuedAt)
+	if err != nil {
+		return err
+	}
 	entry := &adminv1.QueueEntry{
 		EnvelopeId: e.ID[:], RelayId: string(e.Onward.Relay), Priority: exchangev1.Priority(e.Lane),
 		Since: timestamppb.New(e.QueuedAt), Tries: e.Tries, LastError: e.LastError, Held: e.Held, Size: e.Size,
 		Recipients: uint32(len(e.Onward.Agencies)), Bare: len(e.Onward.Agencies) == 0,
-		Late: late(e.Lane, e.QueuedAt, l.now),
+		Late: late,
 	}
 	if e.NextTry.After(l.now) {
 		entry.NextTryAt = timestamppb.New(e.NextTry)
@@ -159,10 +152,14 @@ func (l *listing) queued(e envelope.QueueEntry) error {
 }
 
 func (l *listing) inboxed(e envelope.InboxEntry) error {
+	late, err := l.late(e.ID, e.Lane, e.ArrivedAt)
+	if err != nil {
+		return err
+	}
 	entry := &adminv1.QueueEntry{
 		EnvelopeId: e.ID[:], AgencyCode: string(e.Agency), Priority: exchangev1.Priority(e.Lane),
 		Since: timestamppb.New(e.ArrivedAt), Held: e.Held, Size: e.Size, Recipients: 1,
-		Late: late(e.Lane, latest(e.ArrivedAt, e.NotBefore), l.now),
+		Late: late,
 	}
 	if e.NotBefore.After(l.now) {
 		entry.NextTryAt = timestamppb.New(e.NotBefore)
@@ -187,7 +184,23 @@ func (l *listing) send(e *adminv1.QueueEntry) error {
 	return nil
 }
 
-func late(lane envelope.Lane, since, now time.Time) bool { return now.Sub(since) > lateAfter[lane] }
+// late reports whether the target of an entry's lane is missed. It runs since the
+// acceptance at the ingress, which the record tells: the entry may have come here
+// long after.
+func (l *listing) late(id envelope.ID, lane envelope.Lane, here time.Time) (bool, error) {
+	targets, hour := &l.relay.config.Targets, lane == envelope.Lane(exchangev1.Priority_PRIORITY_HOA_TOC_HEN_GIO)
+	if !hour && targets.late(lane, here, l.now) {
+		return true, nil
+	}
+	record, err := l.spool.Record(id)
+	if errors.Is(err, spool.ErrNotFound) {
+		return false, nil // it has left meanwhile
+	}
+	if err != nil {
+		return false, refusalOf(err)
+	}
+	return targets.late(lane, latest(record.AcceptedAt, record.NotBefore), l.now), nil
+}
 
 func latest(a, b time.Time) time.Time {
 	if a.After(b) {

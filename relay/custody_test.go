@@ -182,7 +182,7 @@ func TestQueueTellsWhatIsLate(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	c := m.custody("bac")
-	for wait, want := range map[time.Duration]int{4 * time.Minute: 0, 6 * time.Minute: 2, 20 * time.Minute: 4, 2 * time.Hour: 6, 9 * time.Hour: 8} {
+	for wait, want := range map[time.Duration]int{30 * time.Second: 0, 2 * time.Minute: 2, 6 * time.Minute: 4, 2 * time.Hour: 6, 25 * time.Hour: 8} {
 		ahead.Store(int64(wait))
 		if got := entriesOf(t, ctx, c, &adminv1.ListQueueRequest{Late: true}); len(got) != want {
 			t.Errorf("%d are late after %s, want %d", len(got), wait, want)

@@ -43,6 +43,7 @@ import (
 	"github.com/truclienthong/truc/relay/forward"
 	"github.com/truclienthong/truc/relay/ingress"
 	"github.com/truclienthong/truc/relay/keeper"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
@@ -107,7 +108,13 @@ type Config struct {
 	// CallsPerConnection is how many calls one connection may have open; 32,768:
 	// a gateway receives for as many as 20,000 agencies.
 	CallsPerConnection uint32
-	// LookEvery is how often free space and queues are looked at; 1 s.
+	// Targets are the delivery targets of the lanes; zeros take the defaults: hỏa
+	// tốc 1 min, thượng khẩn 5 min, khẩn 15 min, thường 24 h.
+	Targets Targets
+	// Calendar knows the working days that the limits of the law count in.
+	Calendar lifecycle.Calendar
+	// LookEvery is how often free space, queues and late deliveries are looked at;
+	// 1 s.
 	LookEvery time.Duration
 	// StopTimeout bounds how long calls under way are waited for; 10 s.
 	StopTimeout time.Duration
@@ -179,6 +186,9 @@ func (c *Config) complete() error {
 	}
 	if c.Lifetime < 0 || c.StopTimeout < 0 || c.CopyWait < 0 || c.LookEvery < 0 || c.StreamsPerAgency < 0 || c.CallsPerAgency < 0 {
 		problems = append(problems, errors.New("limits and times must not be negative"))
+	}
+	if err := c.Targets.complete(); err != nil {
+		problems = append(problems, err)
 	}
 	if len(problems) > 0 {
 		return errors.Join(problems...)

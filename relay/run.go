@@ -99,6 +99,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	r.state.enter(serving, nil)
 	start(&working, "directory", func() error { r.follow(partsCtx, parts); return nil })
 	start(&working, "space", func() error { r.watchSpace(partsCtx, parts.spool); return nil })
+	start(&working, "late", func() error { return r.watchLate(partsCtx, parts.spool) })
 	start(&working, "register", func() error { r.register(partsCtx); return nil })
 	r.config.Logger.Info("relay serves", "address", r.config.Address, "region", r.config.Region)
 
@@ -155,7 +156,7 @@ func (r *Relay) open() (_ *parts, err error) {
 
 	if p.ledger, err = ledger.New(ledger.Config{
 		Self: c.ID, Spool: store, Directory: c.Directory, Peers: p.peers, Report: store.report, Clock: c.Clock,
-		Logger: c.Logger, Meter: meter, Tracer: tracer,
+		Calendar: c.Calendar, Logger: c.Logger, Meter: meter, Tracer: tracer,
 	}); err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func (r *Relay) open() (_ *parts, err error) {
 			reach
 		}{p.peers, p.forward},
 		Accepting: r.accepting, Usable: p.forward.Usable, CopyWait: c.CopyWait, Queued: r.levels.queued,
-		Ending: r.state.ending.Done(), Limits: limits,
+		Ending: r.state.ending.Done(), Limits: limits, Calendar: c.Calendar,
 		Clock: c.Clock, Logger: c.Logger, Meter: meter, Tracer: tracer,
 	}); err != nil {
 		return nil, err

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/truclienthong/truc/relay/lifecycle"
 )
 
 // Config is relay.yaml, the configuration of one relay. File names in it are
@@ -66,6 +68,12 @@ type Config struct {
 	// Lifetime is how long an envelope is tried when its sender does not say;
 	// empty: 30 days.
 	Lifetime Duration `yaml:"lifetime,omitempty"`
+	// Targets are the delivery targets of the lanes.
+	Targets Targets `yaml:"targets,omitempty"`
+	// Holidays are days off beside Saturday and Sunday, each written 2026-09-02: the
+	// limit for sending runs to the next working morning (QD28 Art. 6). None is built
+	// in, because they are decided year by year.
+	Holidays []string `yaml:"holidays,omitempty"`
 	// OTLP is the URL of an OpenTelemetry collector (gRPC), for example
 	// http://127.0.0.1:4317; empty: none.
 	OTLP string `yaml:"otlp,omitempty"`
@@ -183,7 +191,10 @@ func (c Config) check() error {
 	if n := len(c.Voters); n > 0 && n%2 == 0 {
 		problems = append(problems, fmt.Errorf("%d voters: an odd number is needed to survive half of the losses an even one pays for", n))
 	}
-	problems = append(problems, c.checkRetention(), c.Limits.check())
+	problems = append(problems, c.checkRetention(), c.Limits.check(), c.Targets.check())
+	if _, err := lifecycle.NewCalendar(c.Holidays); err != nil {
+		problems = append(problems, fmt.Errorf("holidays: %w", err))
+	}
 	switch c.Log.Level {
 	case "", "debug", "info", "warn", "error":
 	default:

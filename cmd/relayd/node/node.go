@@ -23,6 +23,7 @@ import (
 	"github.com/truclienthong/truc/consensus/admin"
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	"github.com/truclienthong/truc/relay"
+	"github.com/truclienthong/truc/relay/lifecycle"
 	"github.com/truclienthong/truc/relay/spool"
 	"github.com/truclienthong/truc/routing"
 	"github.com/truclienthong/truc/tls"
@@ -192,6 +193,10 @@ func (n *Node) newRelay(mux *tls.Mux, httpListener net.Listener, directory *dire
 		view := n.state.View()
 		return view.Version(), view.AgencyCount()
 	})
+	calendar, err := lifecycle.NewCalendar(n.config.Holidays)
+	if err != nil {
+		return nil, err
+	}
 	config := relay.Config{
 		ID: routing.RelayID(n.config.ID), Region: n.config.Region, Address: n.config.Advertise, Dial: n.config.Dial, Version: n.options.Version,
 		Directory: directory, Endpoint: n.endpoint, Listener: mux.GRPC(), HTTPListener: httpListener,
@@ -205,6 +210,8 @@ func (n *Node) newRelay(mux *tls.Mux, httpListener net.Listener, directory *dire
 		Ingress:  n.config.Limits.ingress(),
 		CopyWait: time.Duration(n.config.CopyWait),
 		Lifetime: time.Duration(n.config.Lifetime),
+		Targets:  n.config.Targets.relay(),
+		Calendar: calendar,
 		Logger:   n.logger,
 		Meters:   n.telemetry.meters,
 		Tracers:  n.telemetry.tracers,
