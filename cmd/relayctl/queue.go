@@ -71,9 +71,10 @@ func firstOf(failures []operator.Failure) error {
 const waitingFields = `Fields with -o json: envelope_id, at (the relay that says so), to (relay that it
 waits for, "" in an inbox), agency (whose inbox it waits in, "" on the way),
 priority (0 to 4), since, tries, next_try_at ("" now), last_error, held, expired (a
-dead letter), late (past the time for its priority: 5 minutes for hỏa tốc, 15
-thượng khẩn, an hour khẩn, 8 hours thường), size (bytes of all files), recipients,
-bare (a second copy or a relay's report: nobody's delivery waits).`
+dead letter), late (not confirmed within the target of its priority, counted from
+when the mesh accepted it, or from its hour; "targets" of relay.yaml, else a minute
+for hỏa tốc, 5 thượng khẩn, 15 khẩn, 24 hours thường), size (bytes of all files),
+recipients, bare (a second copy or a relay's report: nobody's delivery waits).`
 
 // waitingRow is the JSON of an entry.
 type waitingRow struct {
@@ -168,7 +169,7 @@ with -o json all are written as they come.
 	flags.StringVar(&request.AgencyCode, "agency", "", "only what waits in the inbox of this agency, or was given up for it")
 	flags.BoolVar(&request.Expired, "expired", false, "dead letters: what was given up and is kept")
 	flags.BoolVar(&request.Held, "held", false, "only what an operator holds")
-	flags.BoolVar(&request.Late, "late", false, "only what is late")
+	flags.BoolVar(&request.Late, "late", false, "only what has missed the delivery target of its priority")
 	flags.Uint32Var(&request.Limit, "limit", 0, "most entries of each relay; 0: all, 1,000 for people")
 	return cmd
 }
