@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -170,6 +171,25 @@ func (s *Spool) RegisterSegments() int { return len(s.register.Segments()) }
 // Bury states that an envelope was released before a sequence.
 func (s *Spool) Bury(id envelope.ID, before uint64) error {
 	return s.fact(context.Background(), true, &released{again: true, Items: []gone{{ID: id, Before: before, Origins: []uint64{1}}}})
+}
+
+// Older makes the spool one of the release before the register.
+func Older(cfg Config) error {
+	s, err := Open(cfg)
+	if err != nil {
+		return err
+	}
+	err = s.machine.change(&step{}, func(st *step) error {
+		for _, table := range [][]byte{index.Undelivered(), index.Unregistered()} {
+			err := st.v.Each(table, func(key, _ []byte) error { st.b.Delete(key); return nil })
+			if err != nil {
+				return err
+			}
+		}
+		st.b.Delete(index.RegisterKey())
+		return nil
+	})
+	return errors.Join(err, s.store.Flush(context.Background()), s.Close(), os.RemoveAll(cfg.registerDir()))
 }
 
 // Age appends a record as an earlier program wrote them.

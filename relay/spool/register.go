@@ -201,6 +201,14 @@ func (s *Spool) renewRegister() error {
 	if err != nil || bytes.Equal(known, id[:]) {
 		return err
 	}
+	if len(known) == 0 {
+		// An index of a release that had no register had no list of what is not
+		// delivered either. Built again from the journal alone it would have
+		// forgotten what ended.
+		if err := s.listUndelivered(); err != nil {
+			return err
+		}
+	}
 	marked := 0
 	err = s.eachReleasedBatch(func(ids []envelope.ID) error {
 		marked += len(ids)
@@ -219,6 +227,30 @@ func (s *Spool) renewRegister() error {
 		s.log.Warn("the register is written again", "envelopes", marked)
 	}
 	return s.machine.change(&step{}, s.adoptRegister)
+}
+
+// listUndelivered puts everything that is under way into the table undelivered.
+func (s *Spool) listUndelivered() error {
+	v := s.store.View()
+	defer v.Close()
+	return v.Each(index.Envelopes(), func(key, value []byte) error {
+		st, err := decodeState(value)
+		if err != nil {
+			return err
+		}
+		m := st.membership()
+		if !m.underWay {
+			return nil
+		}
+		err = s.machine.change(&step{}, func(st *step) error {
+			st.b.Put(index.UndeliveredKey(m.lane, m.from, index.ParseID(key)), nil)
+			return nil
+		})
+		if err == nil && s.store.Full() {
+			err = s.store.Flush(context.Background())
+		}
+		return err
+	})
 }
 
 func markUnregistered(ids []envelope.ID) func(*step) error {

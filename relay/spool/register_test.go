@@ -129,6 +129,28 @@ func TestWhatWasReleasedIsRemembered(t *testing.T) {
 	}
 }
 
+// The index of the release before the register goes on: what ended is remembered,
+// and what is under way is listed.
+func TestAnOlderIndexGoesOn(t *testing.T) {
+	cfg := spool.Hurried(config(t))
+	n, all := ended(t, cfg, 20)
+	waits := newParcel(9, 100).fromSender().inbox("C")
+	n.mustPut(waits)
+	n.end()
+	must(t, spool.Older(cfg))
+	check(t, cfg)
+	n = start(t, cfg)
+	remembers(t, n, all)
+	if got := n.inboxOf("C"); !slices.Equal(got, []envelope.ID{waits.ID}) {
+		t.Errorf("inbox of C holds %v", got)
+	}
+	eventually(t, "the register to be written", func() bool { return n.Unregistered() == 0 })
+	n.end()
+	withoutIndex(t, cfg)
+	check(t, cfg)
+	remembers(t, start(t, cfg), all)
+}
+
 // A register that is damaged is written again, and put aside.
 func TestADamagedRegisterIsWrittenAgain(t *testing.T) {
 	cfg := spool.Vigilant(config(t))

@@ -47,7 +47,7 @@ var (
 
 // formatVersion changes with every incompatible change of keys or values; an
 // index with another one is rebuilt from the journal.
-const formatVersion = 3
+const formatVersion = 2
 
 const (
 	// DefaultMemory is the size of badger's memtable. Badger allows a
