@@ -97,18 +97,29 @@ func (t *taking) take(ctx context.Context) (*relayv1.OfferAccepted, error) {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
 	f.damage.forget(record.ID)
-	if err := f.Reports.Heard(ctx, record); err != nil {
-		return nil, fmt.Errorf("hear what it says: %w", err)
+	if err := f.heard(ctx, record, x); err != nil {
+		return nil, err
 	}
 	return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Refused: x.refused}, nil
 }
 
 // repeat answers an offer of what is known here already.
 func (f *Forwarder) repeat(ctx context.Context, record *envelope.Record, x *examined) (*relayv1.OfferAccepted, error) {
-	if err := f.Reports.Heard(ctx, record); err != nil {
-		return nil, fmt.Errorf("hear what it says: %w", err)
+	if err := f.heard(ctx, record, x); err != nil {
+		return nil, err
 	}
 	return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Repeat: true, Refused: x.refused, Released: record.ContentReleased}, nil
+}
+
+// heard tells the ledger of what says something of a document.
+func (f *Forwarder) heard(ctx context.Context, record *envelope.Record, x *examined) error {
+	if !x.speaks {
+		return nil
+	}
+	if err := f.Reports.Heard(ctx, record); err != nil {
+		return fmt.Errorf("hear what it says: %w", err)
+	}
+	return nil
 }
 
 // receive writes the content, which is in the offer or comes in chunks.
