@@ -34,6 +34,7 @@ type sendFlags struct {
 	documentID                 string
 	wait                       time.Duration
 	outbox                     outboxFlags
+	change                     changeFlags
 }
 
 // sendResult is what send prints with -o json.
@@ -88,6 +89,13 @@ is refused with code 1 before anything of it leaves this machine; the reason nam
 the field or file. Pictures and scanned pages, files locked with a password and those
 above 32 MiB cannot be looked into: look yourself.
 
+With --update ID the document changes one that was sent before, with --replace
+ID[,ID…] it takes the place of others; --reason says why. ID is the envelope id, or
+your own document id. The recipients, whom --to names, are asked, and agree or refuse
+("connector track"). With --update, --add names agencies that get the document too,
+--remove those that are to give it back. Where a document is being taken back nothing
+can be changed; where it was, or was returned, a replacement stands alone.
+
 Groups: @centrals, @provinces, @districts, @communes are all agencies of a tier;
 @communes-of/H26 and the like those below an agency; operators may keep others.
 
@@ -98,6 +106,8 @@ and description).`,
 		Example: `  connector send --to H26 --subject "V/v họp giao ban" congvan.pdf
   connector send --to 000.00.00.G22,H26.12.05 --subject "Báo cáo quý III" --type "Báo cáo" \
       --number 45 --notation BC-UBND --date 2025-10-20 --due 2025-10-31 baocao.pdf solieu.xlsx
+  connector send --to H26 --update 0198c1de-7a52-8f00-9d6c-2b6d1f0e4a11 --reason "Sai số liệu" \
+      --subject "Báo cáo quý III (sửa)" baocao.pdf
   connector send --to @provinces --priority 3 --subject "Công điện về bão số 5" congdien.pdf`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -109,6 +119,9 @@ and description).`,
 				return cli.Usage("--wait %s: not less than 0", f.wait)
 			}
 			return withClient(cmd, options, func(client *agency.Client, config agency.Config) error {
+				if err := f.change.apply(cmd, client, header); err != nil {
+					return err
+				}
 				outbox, err := f.outbox.open(client, config, slog.New(slog.DiscardHandler))
 				if err != nil {
 					return fmt.Errorf("%w; name another folder with --outbox, or send without one with --no-outbox", err)
@@ -135,6 +148,7 @@ and description).`,
 	flags.StringVar(&f.documentID, "document-id", "", "your own id of the document, unique for your agency (default: generated and printed)")
 	flags.DurationVar(&f.wait, "wait", 10*time.Second, "how long to wait for a second relay to have it")
 	f.outbox.add(cmd)
+	f.change.add(cmd)
 	must(cmd.MarkFlagRequired("to"))
 	must(cmd.MarkFlagRequired("subject"))
 	return cmd

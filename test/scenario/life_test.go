@@ -150,6 +150,25 @@ func TestLifeOfADocument(t *testing.T) {
 	sender.awaits(id, "G22", "done recalled")
 	sender.refused("every recipient", "recall", id, "--reason", "nữa")
 
+	// What takes its place, and changes that: the ministry is asked, the ward gets it.
+	other := sender.say("send", "--to", "G22", "--subject", "Quyết định", "--document-id", "QD-1", file)
+	ministry.takes()
+	sender.refused("header.business.replaces[0].document_id", "send", "--to", "G22", "--subject", "Thay", "--replace", "QD-9", "--reason", "không có", file)
+	sender.say("send", "--to", "G22", "--subject", "Quyết định sửa", "--update", other, "--reason", "Sai ngày", "--add", "H26.12.05", file)
+	sender.awaits(other, "G22", "done sent change")
+	if got := ward.takes(); !slices.Equal(got, []string{"Quyết định sửa"}) {
+		t.Errorf("the ward, added by the update, took %v", got)
+	}
+	ministry.takes()
+	ministry.say("status", other, "15")
+	sender.awaits(other, "G22", "done sent")
+	sender.refused("take the document from every recipient", "send", "--to", "G22", "--subject", "Rút", "--update", other, "--reason", "thôi", "--remove", "G22", file)
+	sender.say("send", "--to", "G22", "--subject", "Quyết định mới", "--replace", "QD-1", "--reason", "Thay thế", file)
+	sender.awaits(other, "G22", "done sent change")
+	ministry.takes()
+	ministry.say("status", other, "16", "--note", "Đã ban hành")
+	sender.awaits(other, "G22", "done sent")
+
 	events := 0
 	for _, o := range asked(t, "relayctl", "trace", id, "--profile", m.Layout.Profile("operator")) {
 		list, _ := o["events"].([]any)
