@@ -79,10 +79,6 @@ type Violation struct {
 	Rule string
 	// What says which document, envelope and agency.
 	What string
-
-	// agency took it first at, where the rule is "doubled".
-	agency string
-	first  time.Time
 }
 
 func (v Violation) String() string { return v.Rule + ": " + v.What }
