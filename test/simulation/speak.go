@@ -22,9 +22,9 @@ type statement struct {
 }
 
 // speaks reports whether recipients say what becomes of documents: in one plan of
-// eight, for it makes three envelopes of each delivery. Where a clock is so far
-// ahead that envelopes expire, nobody revives what they say.
-func (w *world) speaks() bool { return !w.plan.ahead && w.seed%8 == 1 }
+// 32, for it makes three envelopes of each delivery. Where a clock is so far ahead
+// that envelopes expire, nobody revives what they say.
+func (w *world) speaks() bool { return !w.plan.ahead && w.seed%32 == 1 }
 
 // speak has a recipient say that a document has arrived, and that it is in the
 // books. It goes on when the desk's software begins anew, as what stands in a
