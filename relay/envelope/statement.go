@@ -34,7 +34,7 @@ func StatementReport(said Said, number int, owner routing.AgencyCode, document s
 			ResponseFor: &exchangev1.ResponseFor{AgencyCode: string(owner), DocumentId: document},
 			EnvelopeId:  said.ID[:],
 		},
-		Business: &exchangev1.Business{Type: businessOf[said.Act]},
+		Business: &exchangev1.Business{Type: lifecycle.BusinessOf(said.Act)},
 	}
 	if said.By == lifecycle.Recipient {
 		h.Sender = organization(said.Agencies[0])
@@ -56,13 +56,6 @@ func StatementReport(said Said, number int, owner routing.AgencyCode, document s
 
 func organization(code routing.AgencyCode) *exchangev1.Organization {
 	return &exchangev1.Organization{Code: string(code)}
-}
-
-// businessOf is how acts stand in a report that have no code of their own.
-var businessOf = map[lifecycle.Act]exchangev1.BusinessType{
-	lifecycle.AsksRecall: exchangev1.BusinessType_BUSINESS_TYPE_REVOKE,
-	lifecycle.Updates:    exchangev1.BusinessType_BUSINESS_TYPE_UPDATE,
-	lifecycle.Replaces:   exchangev1.BusinessType_BUSINESS_TYPE_REPLACE,
 }
 
 // IsStatement reports whether a relay's report tells what an envelope says of a

@@ -28,27 +28,15 @@ func deliveryOf(d *envelope.Delivery) *exchangev1.Delivery {
 	return out
 }
 
-var businessOf = map[lifecycle.Act]exchangev1.BusinessType{
-	lifecycle.AsksRecall: exchangev1.BusinessType_BUSINESS_TYPE_REVOKE,
-	lifecycle.Updates:    exchangev1.BusinessType_BUSINESS_TYPE_UPDATE,
-	lifecycle.Replaces:   exchangev1.BusinessType_BUSINESS_TYPE_REPLACE,
-}
-
 func statementOf(h lifecycle.Heard) *exchangev1.Statement {
 	out := &exchangev1.Statement{
 		Code: h.Code, BySender: h.By == lifecycle.Sender, At: timestamppb.New(h.At), AcceptedAt: timestamppb.New(h.Heard),
 		Note: h.Note, EnvelopeId: h.Source[:], Moved: h.Outcome == lifecycle.Moved,
 	}
 	if h.Code == "" {
-		out.Business = businessOf[h.Act]
+		out.Business = lifecycle.BusinessOf(h.Act)
 	}
 	return out
-}
-
-var actOfBusiness = map[exchangev1.BusinessType]lifecycle.Act{
-	exchangev1.BusinessType_BUSINESS_TYPE_REVOKE:  lifecycle.AsksRecall,
-	exchangev1.BusinessType_BUSINESS_TYPE_UPDATE:  lifecycle.Updates,
-	exchangev1.BusinessType_BUSINESS_TYPE_REPLACE: lifecycle.Replaces,
 }
 
 // heardOf reads a statement that another relay tells of.
@@ -56,7 +44,7 @@ func heardOf(s *exchangev1.Statement) (h lifecycle.Heard, ok bool) {
 	h.Statement = lifecycle.Statement{
 		Act: lifecycle.ActOf(s.GetCode()), Code: s.GetCode(), At: s.GetAt().AsTime(), Heard: s.GetAcceptedAt().AsTime(), Note: s.GetNote(),
 	}
-	if act, about := actOfBusiness[s.GetBusiness()]; about {
+	if act, about := lifecycle.ActOfBusiness(s.GetBusiness()); about {
 		h.Act = act
 	}
 	if s.GetBySender() {

@@ -136,3 +136,16 @@ func ActOfBusiness(b exchangev1.BusinessType) (Act, bool) {
 	}
 	return Other, false
 }
+
+// BusinessOf is the type of a document that says an act; NEW where none does.
+func BusinessOf(a Act) exchangev1.BusinessType {
+	switch a {
+	case AsksRecall:
+		return exchangev1.BusinessType_BUSINESS_TYPE_REVOKE
+	case Updates:
+		return exchangev1.BusinessType_BUSINESS_TYPE_UPDATE
+	case Replaces:
+		return exchangev1.BusinessType_BUSINESS_TYPE_REPLACE
+	}
+	return exchangev1.BusinessType_BUSINESS_TYPE_NEW
+}
