@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,6 +103,32 @@ func TestTemporaryRefusalDefersOneEnvelope(t *testing.T) {
 				t.Errorf("wait %d was %s, want %s to %s", i, wait, most/2, most)
 			}
 		}
+	})
+}
+
+// What must not come yet, because something else has to come first, does not hold
+// that up.
+func TestWhatIsNotReadyHoldsNothingUp(t *testing.T) {
+	inMesh(t, []routing.RelayID{bac, nam}, func(t *testing.T, m *mesh) {
+		var come atomic.Bool
+		var tries atomic.Int32
+		recall := m.nodes[bac].send("recall", atNam)
+		m.nodes[nam].spool.onBegin = func(id envelope.ID) error {
+			if id != recall {
+				come.Store(true)
+				return nil
+			}
+			if tries.Add(1); come.Load() {
+				return nil
+			}
+			r := envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_UNSPECIFIED, "the document is on its way")
+			r.RetryAfter = 2 * time.Second
+			return r
+		}
+		m.start()
+		until(t, "refused", func() bool { return tries.Load() > 2 })
+		document := m.nodes[bac].send("document", atNam)
+		until(t, "both delivered", func() bool { return m.nodes[nam].has(document, atNam) && m.nodes[nam].has(recall, atNam) })
 	})
 }
 

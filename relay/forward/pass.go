@@ -251,7 +251,9 @@ func (in *intake) send(answer *relayv1.PassResponse) {
 // refuse answers an offer of which nothing was taken.
 func (in *intake) refuse(ctx context.Context, offer *relayv1.Offer, cause error) {
 	refusal, ok := envelope.AsRefusal(cause)
-	if !ok || refusal.Reason == exchangev1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+	// One without a reason that names a pause is about this envelope (Reports.Ready);
+	// everything else that has none is about the store.
+	if !ok || refusal.Reason == exchangev1.ErrorReason_ERROR_REASON_UNSPECIFIED && refusal.RetryAfter == 0 {
 		refusal = envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STORAGE_FAILED, "%v", cause)
 	}
 	answer := &relayv1.OfferRefused{
