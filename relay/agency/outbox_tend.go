@@ -288,7 +288,7 @@ func (o *Outbox) refused(ctx context.Context, e *entry, err error) (stays bool, 
 		return false, o.spoilt(e, damage)
 	}
 	refusal, ok := envelope.AsRefusal(err)
-	if !ok || !slices.ContainsFunc(finally, refusal.Has) {
+	if !ok || !slices.ContainsFunc(finally, refusal.Has) && !comesTooLate(refusal) {
 		o.logger.WarnContext(ctx, "outbox: refused, stays", "envelope", e.id, "error", err)
 		return true, err
 	}
@@ -302,6 +302,14 @@ func (o *Outbox) refused(ctx context.Context, e *entry, err error) (stays bool, 
 	}
 	o.logger.ErrorContext(ctx, "outbox: refused, set aside", "envelope", e.id, "dir", e.path, "reason", why.Reason)
 	return false, err
+}
+
+// comesTooLate reports whether a document is refused for what it says of another
+// one, whose life does not allow it.
+func comesTooLate(refusal *envelope.Refusal) bool {
+	return slices.ContainsFunc(refusal.Problems, func(p envelope.Problem) bool {
+		return p.Reason == exchangev1.ErrorReason_ERROR_REASON_WRONG_STATE
+	})
 }
 
 // finally are the refusals that are about the document itself. All others pass,
