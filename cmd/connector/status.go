@@ -68,9 +68,9 @@ CODE is one of
   15  đồng ý cập nhật / lấy lại: agreed to the recall or change that was asked
   16  từ chối cập nhật / lấy lại: refused; needs --note
 
-A status is refused where it answers a question that nobody asked (15, 16), or is
-about a document that this agency did not get. One that comes late or out of order is
-kept, and moves nothing: "connector track" shows all of them. Agreeing to a recall
+A status is refused where it is about a document that this agency did not get. One
+that comes late or out of order is kept, and moves nothing: "connector track" shows
+all of them. So is an answer (15, 16) to what nobody has asked, with a warning. Agreeing to a recall
 means that the document and what is known of it have been destroyed here (ND30 Art. 18).
 
 The result, the outbox and the exit codes are those of "connector send".`,

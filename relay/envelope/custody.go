@@ -152,12 +152,17 @@ type Delivery struct {
 	Life *lifecycle.Life
 }
 
+// TakenBack reports whether the document was taken back before it was fetched.
+func (d *Delivery) TakenBack() bool {
+	return d.Place == Settled && d.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED &&
+		d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL
+}
+
 // State is where the document stands at the recipient. What was taken back
 // before it was fetched is recalled, whatever was said.
 func (d *Delivery) State() lifecycle.State {
 	s := d.Life.State()
-	if d.Place == Settled && d.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED &&
-		d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL {
+	if d.TakenBack() {
 		s.Phase, s.Asked = lifecycle.Recalled, lifecycle.Nothing
 	}
 	return s

@@ -1,6 +1,7 @@
 package envelope
 
 import (
+	"context"
 	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
@@ -48,6 +49,16 @@ type Said struct {
 	// Agencies are the recipients at whom it is said.
 	Agencies []routing.AgencyCode
 	lifecycle.Statement
+}
+
+// Judgement is what the mesh makes of an envelope that says something of documents.
+type Judgement struct {
+	// Problems speak against accepting it, Warnings do not.
+	Problems []Problem
+	Warnings []*exchangev1.Warning
+	// Hear has what it says kept, once it is committed: durable on return, and
+	// harmless when repeated.
+	Hear func(ctx context.Context, record *Record) error
 }
 
 // Reroute moves recipients of one duty to others, because their home moved.

@@ -96,11 +96,13 @@ type Peers interface {
 type Reports interface {
 	// Apply is durable on return and harmless when repeated.
 	Apply(ctx context.Context, report *envelope.Custody) error
-	// Ready refuses for a while what must not come into inboxes here yet.
+	// Ready refuses for a while what must not come into inboxes here yet, by a
+	// refusal without reason that names a pause; others go on meanwhile.
 	Ready(ctx context.Context, c *envelope.Custody) error
 	// Heard is told of what has just come into inboxes here, before that is
-	// acknowledged; it is durable on return and harmless when repeated.
-	Heard(ctx context.Context, record *envelope.Record) error
+	// acknowledged, and whether it says something of a document; it is durable on
+	// return and harmless when repeated.
+	Heard(ctx context.Context, record *envelope.Record, speaks bool) error
 }
 
 // Config is everything a Forwarder needs. Fields without a comment on a

@@ -167,7 +167,7 @@ func (r *reports) Apply(_ context.Context, report *envelope.Custody) error {
 
 func (r *reports) Ready(context.Context, *envelope.Custody) error { return nil }
 
-func (r *reports) Heard(context.Context, *envelope.Record) error { return nil }
+func (r *reports) Heard(context.Context, *envelope.Record, bool) error { return nil }
 
 func (r *reports) list() []envelope.Settlement {
 	r.mu.Lock()

@@ -111,12 +111,9 @@ func (f *Forwarder) repeat(ctx context.Context, record *envelope.Record, x *exam
 	return &relayv1.OfferAccepted{Receipt: record.Receipt(f.Self), Repeat: true, Refused: x.refused, Released: record.ContentReleased}, nil
 }
 
-// heard tells the ledger of what says something of a document.
+// heard tells the ledger of what has come.
 func (f *Forwarder) heard(ctx context.Context, record *envelope.Record, x *examined) error {
-	if !x.speaks {
-		return nil
-	}
-	if err := f.Reports.Heard(ctx, record); err != nil {
+	if err := f.Reports.Heard(ctx, record, x.speaks); err != nil {
 		return fmt.Errorf("hear what it says: %w", err)
 	}
 	return nil

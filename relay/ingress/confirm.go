@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -42,9 +43,12 @@ func (s *Service) settle(ctx context.Context, agency routing.AgencyCode, req *ex
 	}
 	var settlements []envelope.Settlement
 	var recalled [][]byte
+	var absent []envelope.ID
 	for _, id := range ids {
 		settlement, ok, err := s.settlement(ctx, agency, id)
 		switch {
+		case errors.Is(err, errAbsent):
+			absent = append(absent, id)
 		case err != nil:
 			return nil, err
 		case ok && settlement.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED:
@@ -59,12 +63,53 @@ func (s *Service) settle(ctx context.Context, agency routing.AgencyCode, req *ex
 			return nil, fmt.Errorf("confirm %d envelopes of %s: %w", len(settlements), agency, err)
 		}
 	}
+	if settled < len(settlements) { // a recall may have been durable first
+		late, err := s.takenBack(agency, settlements)
+		if err != nil {
+			return nil, err
+		}
+		recalled = append(recalled, late...)
+	}
+	if len(absent) > 0 {
+		late, err := s.config.Ledger.Confirmed(ctx, agency, absent)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range late {
+			recalled = append(recalled, id[:])
+		}
+	}
 	// Also those that were settled before or never here: no stream need wait
 	// for them.
 	s.streams.confirm(agency, ids)
 	return &exchangev1.ConfirmResponse{
 		Confirmed: uint32(settled), Repeats: uint32(len(req.GetEnvelopeIds()) - settled), RecalledIds: recalled,
 	}, nil
+}
+
+// takenBack lists which envelopes were taken back from an agency.
+func (s *Service) takenBack(agency routing.AgencyCode, settlements []envelope.Settlement) (ids [][]byte, err error) {
+	for _, settlement := range settlements {
+		record, err := s.config.Spool.Record(settlement.ID)
+		if isReason(err, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("confirm %s for %s: %w", settlement.ID, agency, err)
+		}
+		if gaveUp(record, agency, exchangev1.ErrorReason_ERROR_REASON_RECALLED) {
+			ids = append(ids, record.ID[:])
+		}
+	}
+	return ids, nil
+}
+
+var errAbsent = errors.New("not in the inbox")
+
+func hasSettled(record *envelope.Record, agency routing.AgencyCode) bool {
+	return slices.ContainsFunc(record.Deliveries, func(d envelope.Delivery) bool {
+		return d.Agency == agency && d.Place == envelope.Settled
+	})
 }
 
 // gaveUp reports whether a delivery was given up for that reason.
@@ -100,13 +145,13 @@ func confirmIDs(req *exchangev1.ConfirmRequest) ([]envelope.ID, error) {
 }
 
 // settlement is what confirming one envelope means here; false where there is
-// nothing to settle. Who received it before its time was over, and made it durable
+// nothing to settle, errAbsent where it is not, or no more, this relay's to settle. Who received it before its time was over, and made it durable
 // meanwhile, confirms what is true all the same; what its sender has taken back
 // stays so, and the recipient is told.
 func (s *Service) settlement(ctx context.Context, agency routing.AgencyCode, id envelope.ID) (envelope.Settlement, bool, error) {
 	record, err := s.config.Spool.Record(id)
 	if isReason(err, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
-		return envelope.Settlement{}, false, nil
+		return envelope.Settlement{}, false, errAbsent
 	}
 	if err != nil {
 		return envelope.Settlement{}, false, fmt.Errorf("confirm %s for %s: %w", id, agency, err)
@@ -115,6 +160,9 @@ func (s *Service) settlement(ctx context.Context, agency routing.AgencyCode, id 
 		return envelope.Settlement{ID: id, Agency: agency, Reason: recalled}, true, nil
 	}
 	if !slices.Contains(record.Inboxes, agency) && !gaveUp(record, agency, exchangev1.ErrorReason_ERROR_REASON_EXPIRED) {
+		if !hasSettled(record, agency) {
+			return envelope.Settlement{}, false, errAbsent
+		}
 		return envelope.Settlement{}, false, nil
 	}
 	ctx, span := s.span(continueTrace(ctx, record.TraceParent, record.TraceState), "confirm", id)

@@ -117,12 +117,12 @@ type Peers interface {
 type Ledger interface {
 	// Track answers for an agency for which the caller may speak.
 	Track(ctx context.Context, agency routing.AgencyCode, req *exchangev1.TrackRequest) (*exchangev1.TrackResponse, error)
-	// Judge holds what an envelope says of documents against their lives. What
-	// speaks against it is refused; the error is temporary. Once the envelope is
-	// committed, hear has what it says kept: durable on return, and harmless when
-	// repeated.
-	Judge(ctx context.Context, sender routing.AgencyCode, header *exchangev1.Header) (
-		hear func(context.Context, *envelope.Record) error, problems []envelope.Problem, err error)
+	// Judge holds what an envelope says of documents against their lives; the
+	// error is temporary.
+	Judge(ctx context.Context, sender routing.AgencyCode, header *exchangev1.Header) (envelope.Judgement, error)
+	// Confirmed is told that an agency has confirmed what is not known here, its
+	// home, and returns what of it was taken back elsewhere; the error is temporary.
+	Confirmed(ctx context.Context, agency routing.AgencyCode, ids []envelope.ID) (takenBack []envelope.ID, err error)
 }
 
 // Copies tells of the relays that hold an envelope.

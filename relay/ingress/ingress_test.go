@@ -222,10 +222,12 @@ func (noLedger) Track(_ context.Context, agency routing.AgencyCode, _ *exchangev
 	return &exchangev1.TrackResponse{SilentRelayIds: []string{string(agency)}}, nil
 }
 
-func (noLedger) Judge(context.Context, routing.AgencyCode, *exchangev1.Header) (
-	func(context.Context, *envelope.Record) error, []envelope.Problem, error,
-) {
-	return func(context.Context, *envelope.Record) error { return nil }, nil, nil
+func (noLedger) Judge(context.Context, routing.AgencyCode, *exchangev1.Header) (envelope.Judgement, error) {
+	return envelope.Judgement{Hear: func(context.Context, *envelope.Record) error { return nil }}, nil
+}
+
+func (noLedger) Confirmed(_ context.Context, _ routing.AgencyCode, ids []envelope.ID) (takenBack []envelope.ID, err error) {
+	return nil, nil
 }
 
 // proxySide serves the part of PeerService that ingress has.

@@ -34,6 +34,8 @@ type memory struct {
 	copies chan struct{}
 	// holdNew has what arrives be held.
 	holdNew bool
+	// beforeSettle, if not nil, is called before a change is made.
+	beforeSettle func()
 	// ended envelopes count for no sender any more.
 	ended map[envelope.ID]bool
 	// failCommit, where set, is what every commit answers.
@@ -202,6 +204,9 @@ func (m *memory) Content(id envelope.ID, part int, offset uint64) (io.ReadCloser
 }
 
 func (m *memory) Settle(_ context.Context, batch []envelope.Settlement) (int, error) {
+	if m.beforeSettle != nil {
+		m.beforeSettle()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	settled := 0
@@ -209,7 +214,8 @@ func (m *memory) Settle(_ context.Context, batch []envelope.Settlement) (int, er
 	for _, s := range batch {
 		before := len(m.inboxes[s.Agency])
 		m.inboxes[s.Agency] = slices.DeleteFunc(m.inboxes[s.Agency], func(e envelope.InboxEntry) bool { return e.ID == s.ID })
-		if len(m.inboxes[s.Agency]) < before || m.ended[s.ID] {
+		takenBack := slices.ContainsFunc(m.records[s.ID].Deliveries, func(d envelope.Delivery) bool { return d.Agency == s.Agency && d.TakenBack() })
+		if len(m.inboxes[s.Agency]) < before || m.ended[s.ID] && !takenBack {
 			settled++
 			m.settled = append(m.settled, s)
 		}

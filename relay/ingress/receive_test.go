@@ -157,7 +157,24 @@ func TestConfirmAfterTheEnd(t *testing.T) {
 			if err != nil || response.GetConfirmed() != test.confirmed {
 				t.Errorf("got %v, %v, want %d confirmed", response, err, test.confirmed)
 			}
+			if told := len(response.GetRecalledIds()) == 1; told != (test.confirmed == 0) {
+				t.Errorf("told of %x as taken back", response.GetRecalledIds())
+			}
 		})
+	}
+}
+
+// A recall that becomes durable while a confirmation is on its way was first: the
+// recipient is told.
+func TestConfirmAgainstARecall(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	id := m.mustSend("bac", "agency/G22", document("G22", "1", nil, "H26")).GetReceipt().GetEnvelopeId()
+	other := m.mustSend("bac", "agency/G22", document("G22", "2", nil, "H26")).GetReceipt().GetEnvelopeId()
+	spool := m.relays["bac"].spool
+	spool.beforeSettle = func() { spool.giveUp(envelope.ID(id), "H26", exchangev1.ErrorReason_ERROR_REASON_RECALLED) }
+	response, err := m.relays["bac"].agency.Confirm(as(t.Context(), "agency/H26"), &exchangev1.ConfirmRequest{EnvelopeIds: [][]byte{id, other}})
+	if err != nil || response.GetConfirmed() != 1 || len(response.GetRecalledIds()) != 1 || !slices.Equal(response.GetRecalledIds()[0], id) {
+		t.Errorf("got %v, %v, want one confirmed and %x told as taken back", response, err, id)
 	}
 }
 

@@ -149,11 +149,11 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 	if err := s.config.Accepting(); err != nil {
 		return nil, false, nil, err
 	}
-	hear, faults, err := s.judge(ctx, sub, problems)
+	judged, err := s.judge(ctx, sub, problems)
 	if err != nil {
 		return nil, false, nil, err
 	}
-	problems = append(problems, faults...)
+	problems, warnings = append(problems, judged.Problems...), append(warnings, judged.Warnings...)
 	custody, err := s.plan(ctx, sub, problems)
 	if err != nil {
 		return nil, false, nil, err
@@ -166,7 +166,7 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 	}
 	defer s.release(sub, incoming)
 	if record, ok := incoming.Repeat(); ok {
-		return record, true, warnings, hear(ctx, record)
+		return record, true, warnings, judged.Hear(ctx, record)
 	}
 	redeem, err := s.pledge(sub.sender, custody.Size())
 	if err != nil {
@@ -188,18 +188,16 @@ func (s *Service) accept(ctx context.Context, sub *submission) (_ *envelope.Reco
 	}
 	record, err := incoming.Commit(ctx)
 	if err == nil {
-		err = hear(ctx, record)
+		err = judged.Hear(ctx, record)
 	}
 	return record, false, warnings, err
 }
 
 // judge asks the ledger about an envelope that says something of a document,
 // unless its header is wrong anyway.
-func (s *Service) judge(ctx context.Context, sub *submission, problems []envelope.Problem) (
-	hear func(context.Context, *envelope.Record) error, faults []envelope.Problem, err error,
-) {
+func (s *Service) judge(ctx context.Context, sub *submission, problems []envelope.Problem) (envelope.Judgement, error) {
 	if len(problems) > 0 || !lifecycle.Speaks(sub.header) {
-		return func(context.Context, *envelope.Record) error { return nil }, nil, nil
+		return envelope.Judgement{Hear: func(context.Context, *envelope.Record) error { return nil }}, nil
 	}
 	return s.config.Ledger.Judge(ctx, sub.sender, sub.header)
 }
@@ -212,9 +210,9 @@ func (s *Service) heard(ctx context.Context, sub *submission, record *envelope.R
 	if err != nil || !lifecycle.Speaks(sub.header) {
 		return record, ok, warnings, err
 	}
-	hear, _, err := s.config.Ledger.Judge(ctx, sub.sender, sub.header)
+	judged, err := s.config.Ledger.Judge(ctx, sub.sender, sub.header)
 	if err == nil {
-		err = hear(ctx, record)
+		err = judged.Hear(ctx, record)
 	}
 	return record, ok, warnings, err
 }

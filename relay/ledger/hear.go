@@ -24,7 +24,12 @@ func (l *Ledger) tell(ctx context.Context, record *envelope.Record, j judged) er
 	if said.At.Equal(said.Heard) { // the header does not say when
 		said.At = record.AcceptedAt
 	}
-	said.Heard = record.AcceptedAt
+	switch said.Heard = record.AcceptedAt; {
+	case !j.heard.IsZero():
+		said.Heard = j.heard
+	case !record.AcceptedAt.Before(j.judged) && !said.Heard.After(j.after):
+		said.Heard = j.after.Add(time.Microsecond)
+	}
 	if j.ingress == l.config.Self {
 		return l.keep(ctx, said)
 	}
@@ -35,8 +40,9 @@ func (l *Ledger) tell(ctx context.Context, record *envelope.Record, j judged) er
 	return l.config.Report(ctx, report)
 }
 
-// keep is Say, and what follows from it at the ingress: what a recall finds still
-// waiting here goes no further.
+// keep is Say. A recall changes nothing here of what waits to be handed on: the
+// home relay alone decides whether it or the document was first, for the document
+// may have got there, unknown to this relay.
 func (l *Ledger) keep(ctx context.Context, said envelope.Said) error {
 	measure, err := l.firstConfirmation(said)
 	if err != nil {
@@ -46,14 +52,7 @@ func (l *Ledger) keep(ctx context.Context, said envelope.Said) error {
 		return err
 	}
 	measure(ctx)
-	if said.Act != lifecycle.AsksRecall {
-		return nil
-	}
-	record, err := l.config.Spool.Record(said.ID)
-	if err != nil {
-		return err
-	}
-	return l.takeBack(ctx, record, said.Agencies, said.Note, envelope.InQueue)
+	return nil
 }
 
 // withdraw takes the documents that an envelope takes back out of the inboxes
@@ -78,31 +77,42 @@ func (l *Ledger) withdraw(ctx context.Context, record *envelope.Record, header *
 		if err != nil {
 			return err
 		}
-		before := document.Inboxes
-		if err := l.takeBack(ctx, document, record.Inboxes, saying.Note, envelope.InInbox); err != nil {
+		if err := l.takeBack(ctx, document, record.Inboxes, saying.Note); err != nil {
 			return err
 		}
-		// Who never saw the document need not be told.
-		untold := slices.DeleteFunc(slices.Clone(record.Inboxes), func(a routing.AgencyCode) bool { return !slices.Contains(before, a) })
-		if err := l.takeBack(ctx, record, untold, "the document was taken back before it was fetched", envelope.InInbox); err != nil {
+		// A confirmation may have been first. Who need not have the document need
+		// not be told.
+		if document, err = l.config.Spool.Record(id); err != nil {
+			return err
+		}
+		untold := slices.DeleteFunc(slices.Clone(record.Inboxes), func(a routing.AgencyCode) bool { return !isTakenBack(document, a) })
+		if err := l.takeBack(ctx, record, untold, "the document was taken back before it was fetched"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// takeBack ends deliveries of a document that stand at a place here as recalled.
-func (l *Ledger) takeBack(ctx context.Context, record *envelope.Record, agencies []routing.AgencyCode, note string, place envelope.Place) error {
+func isTakenBack(document *envelope.Record, agency routing.AgencyCode) bool {
+	return slices.ContainsFunc(document.Deliveries, func(d envelope.Delivery) bool { return d.Agency == agency && d.TakenBack() })
+}
+
+// takeBack takes a document out of inboxes here.
+func (l *Ledger) takeBack(ctx context.Context, record *envelope.Record, agencies []routing.AgencyCode, note string) error {
+	return l.end(ctx, record, agencies, envelope.Settlement{
+		Transport: exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL, Reason: exchangev1.ErrorReason_ERROR_REASON_RECALLED, Note: note})
+}
+
+// end settles deliveries that are in inboxes here, with reports to the ingress.
+func (l *Ledger) end(ctx context.Context, record *envelope.Record, agencies []routing.AgencyCode, as envelope.Settlement) error {
 	var settlements []envelope.Settlement
 	for i := range record.Deliveries {
 		d := &record.Deliveries[i]
-		if d.Place != place || !slices.Contains(agencies, d.Agency) {
+		if d.Place != envelope.InInbox || !slices.Contains(agencies, d.Agency) {
 			continue
 		}
-		s := envelope.Settlement{
-			ID: record.ID, Agency: d.Agency, Transport: exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL,
-			Reason: exchangev1.ErrorReason_ERROR_REASON_RECALLED, Note: note, At: l.config.Clock(),
-		}
+		s := as
+		s.ID, s.Agency, s.At = record.ID, d.Agency, l.config.Clock()
 		var err error
 		if s.Report, err = envelope.ReportFor(record, l.config.Self, s); err != nil {
 			return err
@@ -115,7 +125,11 @@ func (l *Ledger) takeBack(ctx context.Context, record *envelope.Record, agencies
 	if _, err := l.config.Spool.Settle(ctx, settlements); err != nil {
 		return err
 	}
-	l.config.Logger.Info("document taken back before it was fetched", "envelope", record.ID.String(), "recipients", len(settlements))
+	what := "document taken back before it was fetched"
+	if as.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE {
+		what = "document was confirmed before it came"
+	}
+	l.config.Logger.Info(what, "envelope", record.ID.String(), "recipients", len(settlements))
 	return nil
 }
 
@@ -145,8 +159,9 @@ func (l *Ledger) applyStatement(ctx context.Context, report *envelope.Custody) e
 }
 
 // Ready refuses for a while what would take a document back that is still on its
-// way to an inbox here: the document would come behind it, and be given out. Where
-// those who know do not answer, nothing waits for them.
+// way to an inbox here: the document would come behind it, and be given out. It is
+// remembered, and the document taken back when it comes. Where those who know do
+// not answer, nothing waits for them.
 func (l *Ledger) Ready(ctx context.Context, c *envelope.Custody) error {
 	if c.Report || len(c.Inboxes) == 0 {
 		return nil
@@ -165,6 +180,9 @@ func (l *Ledger) Ready(ctx context.Context, c *envelope.Custody) error {
 			continue
 		}
 		if err := l.underWay(all, j.id, c.Inboxes); err != nil {
+			if all.sender == c.Sender {
+				l.recalls.add(j.id, c.Inboxes, saying.Note, l.config.Clock())
+			}
 			return err
 		}
 	}
@@ -192,13 +210,29 @@ func (l *Ledger) underWay(all *knowledge, id envelope.ID, agencies []routing.Age
 const recallPause = 2 * time.Second
 
 // Heard takes documents out of inboxes here that an envelope takes back which has
-// come into them.
-func (l *Ledger) Heard(ctx context.Context, record *envelope.Record) error {
+// come into them; and what has come itself, if it was taken back, or confirmed,
+// before it came.
+func (l *Ledger) Heard(ctx context.Context, record *envelope.Record, speaks bool) error {
 	if record.Report || len(record.Inboxes) == 0 {
 		return nil
 	}
+	now := l.config.Clock()
+	if c := l.confirmations.take(record.ID, now); len(c.agencies) > 0 {
+		// Who has confirmed it keeps it, whatever came meanwhile.
+		if err := l.end(ctx, record, c.agencies, envelope.Settlement{Transport: exchangev1.TransportStatus_TRANSPORT_STATUS_DONE}); err != nil {
+			return err
+		}
+	}
+	if c := l.recalls.take(record.ID, now); len(c.agencies) > 0 {
+		if err := l.takeBack(ctx, record, c.agencies, c.note); err != nil {
+			return err
+		}
+	}
+	if !speaks {
+		return nil
+	}
 	header, err := envelope.ParseCanonical(record.Header)
-	if err != nil || !lifecycle.Speaks(header) {
+	if err != nil {
 		return err
 	}
 	return l.withdraw(ctx, record, header)

@@ -92,8 +92,9 @@ type Ledger struct {
 	asked   metric.Float64Histogram
 	// accepted counts first confirmations by their limit, acceptedAfter how long
 	// they took.
-	accepted      metric.Int64Counter
-	acceptedAfter metric.Float64Histogram
+	accepted               metric.Int64Counter
+	acceptedAfter          metric.Float64Histogram
+	recalls, confirmations early
 }
 
 const defaultAskTimeout = 3 * time.Second

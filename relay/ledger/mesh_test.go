@@ -81,7 +81,7 @@ func (m *memory) Settle(_ context.Context, batch []envelope.Settlement) (int, er
 	for _, s := range batch {
 		for i := range m.records[s.ID].Deliveries {
 			if d := &m.records[s.ID].Deliveries[i]; d.Agency == s.Agency && d.Transport != done {
-				d.Transport, d.Reason, d.UpdatedAt = s.Transport, s.Reason, s.At
+				d.Place, d.Transport, d.Reason, d.UpdatedAt = envelope.Settled, s.Transport, s.Reason, s.At
 				m.settled = append(m.settled, s)
 				settled++
 			}
@@ -96,6 +96,8 @@ type mesh struct {
 	directory *routing.Directory
 	spools    map[routing.RelayID]*memory
 	ledgers   map[routing.RelayID]*ledger.Ledger
+	// now is zero where it does not matter.
+	now time.Time
 	// silent relays never answer.
 	silent map[routing.RelayID]bool
 	// lies are answers in place of those of the ledger.
@@ -154,7 +156,7 @@ func newMesh(t *testing.T) *mesh {
 			Relay: &directoryv1.Relay{Id: string(id), Region: string(id), Address: string(id) + ":7400"}}}})
 		m.spools[id] = &memory{records: map[envelope.ID]*envelope.Record{}, events: map[envelope.ID][]envelope.Event{}}
 		var err error
-		if m.ledgers[id], err = ledger.New(ledger.Config{Self: id, Spool: m.spools[id], Directory: m.directory, Peers: m, Report: m.spools[id].report}); err != nil {
+		if m.ledgers[id], err = ledger.New(ledger.Config{Self: id, Spool: m.spools[id], Directory: m.directory, Peers: m, Report: m.spools[id].report, Clock: m.clock}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -163,6 +165,14 @@ func newMesh(t *testing.T) *mesh {
 			Agency: &directoryv1.Agency{Code: code, Name: code, Tier: 1, HomeRelayId: home}}}})
 	}
 	return m
+}
+
+// clock is that of all ledgers: now, or what a test says.
+func (m *mesh) clock() time.Time {
+	if m.now.IsZero() {
+		return time.Now()
+	}
+	return m.now
 }
 
 func (m *mesh) change(c *directoryv1.Command) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
@@ -37,6 +38,11 @@ type judged struct {
 	ingress routing.RelayID
 	// agencies are the recipients at whom it is said.
 	agencies []routing.AgencyCode
+	// source is the envelope that says it, heard when it was: zero for the first
+	// time. after is the last that had been said there when it was judged.
+	source               envelope.ID
+	heard, after, judged time.Time
+	warnings             []*exchangev1.Warning
 }
 
 // Judge finds the documents that an envelope is about and everything that speaks
@@ -44,39 +50,93 @@ type judged struct {
 // speak; that its life does not allow it. The error is temporary: those who would
 // know are silent.
 //
-// Once the envelope is committed, hear has what it says kept by the ingress of
-// each document, and takes documents out of inboxes here that it takes back. It is
-// durable on return, and harmless when repeated.
-func (l *Ledger) Judge(ctx context.Context, sender routing.AgencyCode, header *exchangev1.Header) (
-	hear func(context.Context, *envelope.Record) error, problems []envelope.Problem, err error,
-) {
+// Hear has what it says kept by the ingress of each document, and takes documents
+// out of inboxes here that it takes back.
+func (l *Ledger) Judge(ctx context.Context, sender routing.AgencyCode, header *exchangev1.Header) (judgement envelope.Judgement, err error) {
+	source, _, err := envelope.HeaderID(header)
+	if err != nil {
+		return judgement, envelope.Refuse(invalid, "header: %v", err)
+	}
 	var all []judged
-	for i, saying := range lifecycle.Read(header, l.config.Clock()) {
-		j := judged{saying: saying, number: i}
+	now := l.config.Clock()
+	for i, saying := range lifecycle.Read(header, now) {
+		j := judged{saying: saying, number: i, source: source, judged: now}
 		known, err := l.find(ctx, sender, &j)
 		if err != nil {
-			return nil, nil, err
+			return judgement, err
 		}
 		found := l.against(sender, header, &j, known)
 		if len(found) > 0 && !known.told && len(known.silent) > 0 {
-			return nil, nil, l.silent(known) // who would know better does not answer
+			return judgement, l.silent(known) // who would know better does not answer
+		}
+		if len(found) > 0 && found[0].Reason == wrongState {
+			accepted, err := l.acceptedBefore(ctx, source)
+			if err != nil {
+				return judgement, err
+			}
+			if accepted { // and what speaks against it may have come of it
+				found = nil
+			}
 		}
 		if len(found) == 0 && j.saying.Act == lifecycle.AsksRecall {
 			if err := l.underWay(known, j.id, l.atHome(known.view, j.agencies)); err != nil {
-				return nil, nil, err
+				return judgement, err
 			}
 		}
-		problems = append(problems, found...)
+		j.recall(known)
+		judgement.Problems = append(judgement.Problems, found...)
+		judgement.Warnings = append(judgement.Warnings, j.warnings...)
 		all = append(all, j)
 	}
-	return func(ctx context.Context, record *envelope.Record) error {
+	judgement.Hear = func(ctx context.Context, record *envelope.Record) error {
 		for _, j := range all {
 			if err := l.tell(ctx, record, j); err != nil {
 				return fmt.Errorf("%s is about %s: %w", record.ID, j.id, err)
 			}
 		}
-		return l.Heard(ctx, record)
-	}, problems, nil
+		return l.Heard(ctx, record, true)
+	}
+	return judgement, nil
+}
+
+// acceptedBefore asks whether an envelope was accepted anywhere: its sender may not
+// have been answered.
+func (l *Ledger) acceptedBefore(ctx context.Context, id envelope.ID) (bool, error) {
+	question := &relayv1.InquireRequest{EnvelopeId: id[:]}
+	all := &knowledge{self: l.config.Self, view: l.config.Directory.View(), id: id}
+	own, err := l.Inquire(ctx, question)
+	if err != nil {
+		return false, err
+	}
+	if all.add(l.config.Self, own); all.known() {
+		return true, nil
+	}
+	ask, _ := l.others()
+	l.ask(ctx, ask, question, all)
+	if !all.known() && len(all.silent) > 0 {
+		return false, l.silent(all)
+	}
+	return all.known(), nil
+}
+
+// recall finds out when it was said, if it was, and what was said before: whoever
+// knows of something when it is accepted speaks behind it, whatever the clocks of
+// two relays show.
+func (j *judged) recall(all *knowledge) {
+	for _, agency := range j.agencies {
+		life := all.lives[string(agency)]
+		if life == nil {
+			continue
+		}
+		for _, h := range life.Said {
+			switch {
+			case h.Source == j.source:
+				j.heard = h.Heard
+			case h.Heard.After(j.after):
+				j.after = h.Heard
+			}
+		}
+	}
 }
 
 // find asks the mesh for the document that is spoken of.
@@ -212,7 +272,10 @@ func (l *Ledger) againstSender(header *exchangev1.Header, j *judged, all *knowle
 			case len(at) > 0 && !at[code]:
 				continue // it is not replaced there
 			case d == nil && (j.saying.Act == lifecycle.Updates || j.saying.Act == lifecycle.Replaces):
-				has++ // added by the update, or reached by the replacement only
+				has++          // added by the update, or reached by the replacement only
+				if !all.told { // or the ingress knows better, and judges
+					j.agencies = append(j.agencies, code)
+				}
 				continue
 			case d == nil:
 				problems = append(problems, envelope.Problem{Field: recipientField(i), Reason: notFound,
@@ -254,16 +317,28 @@ var faultTexts = map[lifecycle.Fault]string{
 }
 
 // faultAt is why the life of the document at a recipient does not allow it. Where
-// the ingress does not answer nobody knows: it is kept, and judged there.
+// the ingress does not answer nobody knows: it is kept, and judged there. Nor is
+// anything wrong with what was heard from the same envelope before.
 func faultAt(all *knowledge, d *exchangev1.Delivery, j *judged, field string) []envelope.Problem {
 	if !all.told {
 		return nil
+	}
+	if life := all.lives[d.GetAgencyCode()]; life != nil {
+		if _, ok := life.OutcomeOf(j.source); ok {
+			return nil
+		}
 	}
 	s := lifecycle.State{Phase: lifecycle.Phase(d.GetPhase()), Asked: lifecycle.Question(d.GetAsked()), Code: d.GetStatus()}
 	_, verdict := s.Next(j.saying.Statement)
 	if verdict.Outcome != lifecycle.Refused {
 		return nil
 	}
-	return []envelope.Problem{{Field: field, Reason: wrongState,
-		Description: fmt.Sprintf("%s at %s %s; the document is %s there", j.saying.Act, d.GetAgencyCode(), faultTexts[verdict.Fault], s.Phase)}}
+	description := fmt.Sprintf("%s at %s %s; the document is %s there", j.saying.Act, d.GetAgencyCode(), faultTexts[verdict.Fault], s.Phase)
+	if verdict.Fault == lifecycle.NotAsked {
+		// The question may be on its way to the ingress: it is kept, and counts if
+		// a question turns out to have been asked before it.
+		j.warnings = append(j.warnings, &exchangev1.Warning{Field: field, Description: description + "; it is kept, and changes nothing unless a question is still on its way"})
+		return nil
+	}
+	return []envelope.Problem{{Field: field, Reason: wrongState, Description: description}}
 }

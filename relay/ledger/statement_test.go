@@ -75,12 +75,12 @@ func replace(id string, recipients ...string) *exchangev1.Header {
 func (m *mesh) hand(relay routing.RelayID, h *exchangev1.Header, minutes int) []envelope.Problem {
 	m.t.Helper()
 	sender := routing.AgencyCode(h.GetSender().GetCode())
-	hear, problems, err := m.ledgers[relay].Judge(m.t.Context(), sender, h)
+	judged, err := m.ledgers[relay].Judge(m.t.Context(), sender, h)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	if len(problems) > 0 {
-		return problems
+	if len(judged.Problems) > 0 {
+		return judged.Problems
 	}
 	_, canonical, err := envelope.HeaderID(h)
 	if err != nil {
@@ -91,7 +91,7 @@ func (m *mesh) hand(relay routing.RelayID, h *exchangev1.Header, minutes int) []
 		m.t.Fatal(err)
 	}
 	for range 2 { // a repeat changes nothing
-		if err := hear(m.t.Context(), &envelope.Record{Custody: *c}); err != nil {
+		if err := judged.Hear(m.t.Context(), &envelope.Record{Custody: *c}); err != nil {
 			m.t.Fatal(err)
 		}
 		for _, r := range m.spools[relay].reports {
@@ -171,9 +171,6 @@ func TestStatementsThatAreRefused(t *testing.T) {
 		"status by an agency that did not get it": {nil, func() *exchangev1.Header { h := status("H43", "03"); h.Sender = organization("G99"); return h }(),
 			notFound, "not yours to speak of"},
 		"status to somebody else": {nil, status("H43", "03", func(h *exchangev1.Header) { h.Recipients = to("H26") }), invalidField, "header.recipients[0] is H26"},
-		"agreement to nothing":    {nil, status("H43", "15"), wrongState, "header.status.code 15 at H43 answers a question that was not asked"},
-		"agreement twice": {[]*exchangev1.Header{revoke("2025/1", "H43"), status("H43", "15")}, status("H43", "15", func(h *exchangev1.Header) { h.DocumentId = "again" }),
-			wrongState, "answers a question"},
 		"recall of somebody else's document": {nil, func() *exchangev1.Header { h := revoke("2025/1", "H43"); h.Sender = organization("H26"); return h }(),
 			notFound, "header.business.target_document_id names a document that is not known"},
 		"recall at an agency that it was not sent to": {nil, revoke("2025/1", "H43", "G22"), notFound, "header.recipients[1] the document was not sent to G22"},
@@ -219,13 +216,31 @@ func TestUpdateThatRemovesSome(t *testing.T) {
 	}
 }
 
+// Where the ingress is silent, and the others know a part of the recipients, what
+// is said reaches all of them in the end.
+func TestAReplacementWhileTheIngressIsSilent(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	m.silent["bac"] = true
+	delete(m.spools["nam"].records, id)
+	m.now = noon
+	if problems := m.hand("trung", replace("2025/1", "H26", "H29", "H43", "G22"), 10); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for _, agency := range []routing.AgencyCode{"H26", "H29", "H43"} {
+		if s := m.stateOf(id, agency); s.Asked != lifecycle.Change {
+			t.Errorf("at %s nothing is asked: %+v", agency, s)
+		}
+	}
+}
+
 // While those are silent who may know the document, trying again helps.
 func TestStatementsWaitForThoseWhoKnow(t *testing.T) {
 	m := newMesh(t)
 	m.travel()
 	m.silent["bac"], m.silent["nam"] = true, true
 	delete(m.spools["trung"].records, m.onlyID())
-	_, _, err := m.ledgers["trung"].Judge(t.Context(), "H43", status("H43", "03"))
+	_, err := m.ledgers["trung"].Judge(t.Context(), "H43", status("H43", "03"))
 	if err == nil || !envelope.Temporary(err) {
 		t.Errorf("judged with %v, want a temporary refusal", err)
 	}
@@ -281,7 +296,7 @@ func TestRecallAtTheHome(t *testing.T) {
 	}
 	record := &envelope.Record{Custody: *c, Deliveries: []envelope.Delivery{{Agency: "H29", Place: envelope.InInbox}, {Agency: "H43", Place: envelope.InInbox}}}
 	m.spools["nam"].records[recall] = record
-	if err := m.ledgers["nam"].Heard(t.Context(), record); err != nil {
+	if err := m.ledgers["nam"].Heard(t.Context(), record, true); err != nil {
 		t.Fatal(err)
 	}
 	ended := map[string]bool{}
@@ -293,6 +308,168 @@ func TestRecallAtTheHome(t *testing.T) {
 	}
 	if len(ended) != 2 || !ended[id.String()+" H29"] || !ended[recall.String()+" H29"] {
 		t.Errorf("ended: %v, want the document and its recall at H29", ended)
+	}
+}
+
+// A document that waits at its ingress is not taken back there: it may have come
+// to its home, unknown to the ingress.
+func TestTheHomeAloneTakesBack(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	for i := range m.spools["bac"].records[id].Deliveries {
+		m.spools["bac"].records[id].Deliveries[i].Place = envelope.InQueue
+	}
+	if problems := m.hand("bac", revoke("2025/1", "H43"), 10); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	if len(m.spools["bac"].settled) > 0 {
+		t.Errorf("the ingress has settled %+v", m.spools["bac"].settled)
+	}
+}
+
+// Whoever fetched a document at the home before, and confirms it at this one before
+// it comes, is not asked again, and keeps it.
+func TestAConfirmationBeforeTheDocument(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	home := m.spools["nam"].records[id]
+	home.Inboxes, home.Deliveries[0].Place = []routing.AgencyCode{"H29"}, envelope.InInbox
+	for _, agency := range []routing.AgencyCode{"H29", "H26"} { // H26 is not at home here
+		if back, err := m.ledgers["nam"].Confirmed(t.Context(), agency, []envelope.ID{id}); len(back) > 0 || err != nil {
+			t.Errorf("%s is told that %v was taken back, %v", agency, back, err)
+		}
+	}
+	for range 2 {
+		if err := m.ledgers["nam"].Heard(t.Context(), home, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if settled := m.spools["nam"].settled; len(settled) != 1 || settled[0].Agency != "H29" || settled[0].Transport != done || settled[0].Report == nil {
+		t.Errorf("settled %+v, want done at H29, and the ingress told", settled)
+	}
+}
+
+// Whoever confirms a document at its new home that was taken back at the old one is
+// told so; not where the document was confirmed there after all.
+func TestAConfirmationOfWhatWasTakenBackElsewhere(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	d := &m.spools["trung"].records[id].Deliveries[0] // that of H26
+	d.Place, d.Transport, d.Reason = envelope.Settled, exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL, exchangev1.ErrorReason_ERROR_REASON_RECALLED
+	if back, err := m.ledgers["nam"].Confirmed(t.Context(), "H26", []envelope.ID{id, {1}}); len(back) != 1 || back[0] != id || err != nil {
+		t.Errorf("%v was taken back, %v, want %s", back, err, id)
+	}
+	m.silent["trung"] = true
+	if back, err := m.ledgers["nam"].Confirmed(t.Context(), "H26", []envelope.ID{id}); len(back) > 0 || !envelope.Temporary(err) {
+		t.Errorf("while the old home is silent %v was taken back, %v", back, err)
+	}
+	m.silent["trung"] = false
+	other := &m.spools["bac"].records[id].Deliveries[0]
+	other.Place, other.Transport = envelope.Settled, done
+	if back, err := m.ledgers["nam"].Confirmed(t.Context(), "H26", []envelope.ID{id}); len(back) != 0 || err != nil {
+		t.Errorf("%v was taken back, which was confirmed, %v", back, err)
+	}
+}
+
+// Where a confirmation is durable first, the recipient is asked.
+func TestARecallThatConfirmationForestalls(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	home := m.spools["nam"].records[id]
+	home.Deliveries[0].Place, home.Deliveries[0].Transport = envelope.InInbox, done // as Settle will find it
+	h := revoke("2025/1", "H29")
+	recall, canonical, err := envelope.HeaderID(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := envelope.NewCustody(h, canonical, envelope.Acceptance{Ingress: "bac", AcceptedAt: noon, Inboxes: []routing.AgencyCode{"H29"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := &envelope.Record{Custody: *c, Deliveries: []envelope.Delivery{{Agency: "H29", Place: envelope.InInbox}}}
+	m.spools["nam"].records[recall] = record
+	if err := m.ledgers["nam"].Heard(t.Context(), record, true); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.spools["nam"].settled) > 0 {
+		t.Errorf("settled %+v, want the recipient asked", m.spools["nam"].settled)
+	}
+}
+
+// warned has an envelope handed in, and returns what it is warned of.
+func (m *mesh) warned(relay routing.RelayID, h *exchangev1.Header, minutes int) []*exchangev1.Warning {
+	m.t.Helper()
+	judged, err := m.ledgers[relay].Judge(m.t.Context(), routing.AgencyCode(h.GetSender().GetCode()), h)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if problems := m.hand(relay, h, minutes); len(problems) > 0 {
+		m.t.Fatal(problems)
+	}
+	return judged.Warnings
+}
+
+// A recipient may answer before the ingress of the document has heard the question:
+// the answer is kept, with a warning, and counts once the question is there.
+func TestAnAnswerOvertakesItsQuestion(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	warnings := m.warned("nam", status("H43", "15"), 20)
+	if len(warnings) != 1 || warnings[0].GetField() != "header.status.code" || !strings.Contains(warnings[0].GetDescription(), "answers a question that was not asked") {
+		t.Errorf("warned of %v", warnings)
+	}
+	if s := m.stateOf(id, "H43"); s.Phase != lifecycle.Sent {
+		t.Errorf("agreed to nothing, it is %s", s.Phase)
+	}
+	if problems := m.hand("bac", revoke("2025/1", "H43"), 10); len(problems) > 0 { // accepted before the answer, heard behind it
+		t.Fatal(problems)
+	}
+	if s := m.stateOf(id, "H43"); s.Phase != lifecycle.Recalled {
+		t.Errorf("the question came, and it is %s", s.Phase)
+	}
+	if warnings := m.warned("bac", status("H43", "16", func(h *exchangev1.Header) { h.DocumentId = "again" }), 30); len(warnings) != 1 {
+		t.Errorf("a second answer is warned of %v", warnings)
+	}
+	if s := m.stateOf(id, "H43"); s.Phase != lifecycle.Recalled {
+		t.Errorf("a second answer makes it %s", s.Phase)
+	}
+}
+
+// Whoever answers a question that is known speaks behind it, though the clock of
+// the relay that accepts the answer is behind.
+func TestAnswersStandBehindQuestions(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	if problems := m.hand("bac", revoke("2025/1", "H43"), 50); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	m.now = noon
+	if warnings := m.warned("nam", status("H43", "15"), 10); len(warnings) > 0 {
+		t.Errorf("warned of %v", warnings)
+	}
+	if s := m.stateOf(id, "H43"); s.Phase != lifecycle.Recalled {
+		t.Errorf("it is %s, asked %s", s.Phase, s.Asked)
+	}
+}
+
+// What was heard is handed in again without a receipt: it is not held against
+// what it has brought about.
+func TestWhatWasHeardMaySayItAgain(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	recall := revoke("2025/1", "H43")
+	for i, h := range []*exchangev1.Header{recall, status("H43", "15"), recall, status("H43", "15")} {
+		if warnings := m.warned("trung", h, 10+i); len(warnings) > 0 {
+			t.Errorf("step %d is warned of %v", i, warnings)
+		}
+	}
+	if s := m.stateOf(id, "H43"); s.Phase != lifecycle.Recalled {
+		t.Errorf("it is %s", s.Phase)
+	}
+	for _, d := range m.spools["bac"].records[id].Deliveries {
+		if d.Agency == "H43" && len(d.Life.Said) != 2 {
+			t.Errorf("%d statements are kept", len(d.Life.Said))
+		}
 	}
 }
 
@@ -317,15 +494,24 @@ func TestARecallDoesNotOvertakeItsDocument(t *testing.T) {
 		if refusal, ok := envelope.AsRefusal(err); err == nil != want || err != nil && (!ok || !envelope.Temporary(err) || refusal.RetryAfter == 0) {
 			t.Errorf("%s: %v, want ready %t, else for a while", when, err, want)
 		}
-		_, problems, err := m.ledgers["nam"].Judge(t.Context(), "G22", h)
-		if len(problems) > 0 || err == nil != want && !m.silent["bac"] {
-			t.Errorf("%s, handed in there: %v, %v", when, problems, err)
+		judged, err := m.ledgers["nam"].Judge(t.Context(), "G22", h)
+		if len(judged.Problems) > 0 || err == nil != want && !m.silent["bac"] {
+			t.Errorf("%s, handed in there: %v, %v", when, judged.Problems, err)
 		}
 	}
 	ready(true, "the document is in the inbox")
 	was := m.spools["nam"].records[id]
 	delete(m.spools["nam"].records, id)
 	ready(false, "the document is on its way")
+	was.Inboxes, was.Deliveries[0].Place = []routing.AgencyCode{"H29"}, envelope.InInbox
+	m.spools["nam"].records[id] = was
+	if err := m.ledgers["nam"].Heard(t.Context(), was, false); err != nil {
+		t.Fatal(err)
+	}
+	if settled := m.spools["nam"].settled; len(settled) != 1 || settled[0].Agency != "H29" || settled[0].Reason != exchangev1.ErrorReason_ERROR_REASON_RECALLED {
+		t.Errorf("the document comes behind its recall: %+v, want it taken back", settled)
+	}
+	delete(m.spools["nam"].records, id)
 	for i := range m.spools["bac"].records[id].Deliveries {
 		m.spools["bac"].records[id].Deliveries[i].Transport = exchangev1.TransportStatus_TRANSPORT_STATUS_FAIL
 	}

@@ -34,9 +34,11 @@
 //	recall                     the document reaches     withdrawn: it is never given out
 //	                           the home relay
 //	document in the inbox,     recall                   withdrawn: the mesh completes the recall
-//	not fetched
-//	recall is being taken      the recipient fetches    whichever is durable first at the home relay
-//	document fetched           recall                   the recipient is asked
+//	not confirmed
+//	recall is being taken      the recipient confirms   whichever is durable first at the home relay;
+//	                                                    who comes second is told
+//	document confirmed         recall                   the recipient is asked
+//	document waits elsewhere   recall                   it waits for the document, at the home relay
 //	recall asked               01 03 04 05 06           the work moves on, the question stays open
 //	recall asked               02                       returned: there is nothing left to take back
 //	recall asked               recall                   the question stays open: a repeat
@@ -50,5 +52,10 @@
 //	recalled or returned       replacement              nothing to replace here; the new document stands alone
 //	recalled                   01 to 06                 kept: it crossed with the recall
 //	returned                   01 to 06                 kept: a new document is needed
-//	no question open           15, 16                   kept, no effect; at the door refused
+//	no question open           15, 16                   kept, no effect, with a warning
+//	answer heard               its question is heard    answered: they count as they were accepted
+//
+// Only the home relay of a recipient takes a document back: any other relay that
+// has it may not know that it was handed on already. Where a recipient moves to
+// another home while it confirms, the new home asks the others before it agrees.
 package lifecycle

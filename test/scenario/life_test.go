@@ -106,25 +106,27 @@ func TestLifeOfADocument(t *testing.T) {
 		t.Fatalf("G22 took %v", got)
 	}
 	sender.awaits(id, "G22", "done sent")
-	ministry.refused("answers a question", "status", id, "15")
+	if o, stderr, code := ministry.run("status", id, "15"); code != 0 || !strings.Contains(fmt.Sprint(o["warnings"]), "answers a question that was not asked") {
+		t.Errorf("an answer to nothing ends with %d: %s; %v; want it kept, and a warning", code, stderr, o)
+	}
 	stranger.refused("not yours", "status", id, "03")
 	ministry.say("status", id, "01")
 	sender.awaits(id, "G22", "done arrived")
 	ministry.say("status", id, "03", "--note", "Số đến 1250")
 	said := sender.awaits(id, "G22", "done accepted")
-	if said["status"] != "03" || said["note"] != "Số đến 1250" || len(said["statements"].([]any)) != 2 {
-		t.Errorf("track shows %v, want 03 with its note, and both statements", said)
+	if said["status"] != "03" || said["note"] != "Số đến 1250" || len(said["statements"].([]any)) != 3 {
+		t.Errorf("track shows %v, want 03 with its note, and all statements", said)
 	}
 	ministry.say("status", id, "05")
 	sender.awaits(id, "G22", "done processing")
 	ministry.say("status", id, "01") // late: kept, and moves nothing
 	for {
 		said = sender.awaits(id, "G22", "done processing")
-		if n := len(said["statements"].([]any)); n == 4 {
+		if n := len(said["statements"].([]any)); n == 5 {
 			break
 		}
 	}
-	if got := sender.takes(); !slices.Equal(sorted(got), []string{"01", "01", "03", "05"}) {
+	if got := sender.takes(); !slices.Equal(sorted(got), []string{"01", "01", "03", "05", "15"}) {
 		t.Errorf("the sender took %v, want each status", got)
 	}
 

@@ -1,0 +1,135 @@
+package ledger
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
+	"github.com/truclienthong/truc/relay/envelope"
+	"github.com/truclienthong/truc/routing"
+)
+
+// early remembers what came here before the document that it is about: a recall,
+// which was sent away for a moment; the confirmation of an agency that has moved
+// here since it fetched the document elsewhere. It is memory only. A document that
+// comes when it is forgotten is given out: the recall then takes it out of the
+// inbox, if nobody has confirmed it by then, and who confirmed it does so again.
+type early struct {
+	mu        sync.Mutex
+	documents map[envelope.ID]came
+}
+
+// came is who is concerned, and why.
+type came struct {
+	agencies []routing.AgencyCode
+	note     string
+	until    time.Time
+}
+
+const (
+	// earlyFor is how long it is remembered.
+	earlyFor = 10 * time.Minute
+	// maxEarly bounds the memory, in documents.
+	maxEarly = 10_000
+)
+
+func (e *early) add(document envelope.ID, agencies []routing.AgencyCode, note string, now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.documents == nil {
+		e.documents = make(map[envelope.ID]came)
+	}
+	c, known := e.documents[document]
+	if !known && len(e.documents) >= maxEarly {
+		for id, c := range e.documents {
+			if now.After(c.until) {
+				delete(e.documents, id)
+			}
+		}
+		if len(e.documents) >= maxEarly {
+			return
+		}
+	}
+	for _, a := range agencies {
+		if !slices.Contains(c.agencies, a) {
+			c.agencies = append(c.agencies, a)
+		}
+	}
+	c.note, c.until = note, now.Add(earlyFor)
+	e.documents[document] = c
+}
+
+// Confirmed is told that an agency has confirmed envelopes at this relay, its home,
+// which does not have them in the inbox, at most 1,000. It has moved: they are on
+// their way here, or were taken back at its home before, which is returned. Where
+// that one may be silent, nothing is confirmed yet: the error is temporary.
+func (l *Ledger) Confirmed(ctx context.Context, agency routing.AgencyCode, ids []envelope.ID) (takenBack []envelope.ID, err error) {
+	recalled, done := make(map[envelope.ID]bool), make(map[envelope.ID]bool)
+	answers, silent := l.standings(ctx, agency, ids)
+	for _, answer := range answers {
+		for _, a := range answer.GetAnswers() {
+			id, err := envelope.IDFromBytes(a.GetEnvelopeId())
+			if err != nil || len(a.GetStandings()) != 1 || a.GetStandings()[0].GetPlace() != relayv1.Place_PLACE_SETTLED {
+				continue
+			}
+			d := a.GetStandings()[0].GetDelivery()
+			recalled[id] = recalled[id] || d.GetReason() == exchangev1.ErrorReason_ERROR_REASON_RECALLED
+			done[id] = done[id] || d.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
+		}
+	}
+	for _, id := range ids {
+		switch {
+		case done[id]: // which is final
+		case recalled[id]:
+			takenBack = append(takenBack, id)
+		case len(silent) > 0:
+			err = envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE,
+				"envelope %s is not here, and relays that may know what became of it do not answer just now: %v; call again", id, silent)
+		default:
+			l.confirmations.add(id, []routing.AgencyCode{agency}, "", l.config.Clock())
+		}
+	}
+	return takenBack, err
+}
+
+// standings asks the other relays where deliveries to an agency stand.
+func (l *Ledger) standings(ctx context.Context, agency routing.AgencyCode, ids []envelope.ID) (answers []*relayv1.ReconcileResponse, silent []routing.RelayID) {
+	question := new(relayv1.ReconcileRequest)
+	for _, id := range ids {
+		question.Items = append(question.Items, &relayv1.ReconcileItem{EnvelopeId: id[:], AgencyCodes: []string{string(agency)}})
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.config.AskTimeout)
+	defer cancel()
+	relays, _ := l.others()
+	answers = make([]*relayv1.ReconcileResponse, len(relays))
+	var asking sync.WaitGroup
+	for i, relay := range relays {
+		asking.Go(func() {
+			if peer, err := l.config.Peers.Peer(relay); err == nil {
+				answers[i], _ = peer.Reconcile(ctx, question)
+			}
+		})
+	}
+	asking.Wait()
+	for i, relay := range relays {
+		if answers[i] == nil {
+			silent = append(silent, relay)
+		}
+	}
+	return answers, silent
+}
+
+// take returns what came before a document, and forgets it.
+func (e *early) take(document envelope.ID, now time.Time) came {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c := e.documents[document]
+	delete(e.documents, document)
+	if now.After(c.until) {
+		return came{}
+	}
+	return c
+}
