@@ -8,7 +8,7 @@ const settling = 10 * time.Second
 // afterlife has every relay recycle what has ended, and then lose its index: what
 // has ended is known all the same. A document that is handed in again has the id
 // that it had, and nobody is given it again (watched).
-func (w *world) afterlife(letters []*letter) {
+func (w *world) afterlife() {
 	w.mu.Lock()
 	clean, expires := w.clean, w.expires
 	w.mu.Unlock()
@@ -35,22 +35,20 @@ func (w *world) afterlife(letters []*letter) {
 		}
 	}
 	w.say("every index was lost")
-	for _, l := range letters {
+	for _, l := range w.letters {
 		w.until("what has ended is handed in again: "+l.plan.id, patience, func() error { return w.again(l) })
 	}
 	w.sleep(settling)
-	for _, l := range letters {
+	for _, l := range w.letters {
 		w.until("track of "+l.plan.id+" says done once more", patience, func() error { return w.tracked(l) })
 	}
-	w.until("every statement is kept without the indexes", patience, w.heard)
+	w.until("everything that was said is kept without the indexes", patience, w.heard)
 	w.until("the audit balances once more", patience, w.balanced)
 }
 
 // again hands a document in that has ended.
 func (w *world) again(l *letter) error {
-	l.sender.mu.Lock()
-	client, ctx := l.sender.client, l.sender.ctx
-	l.sender.mu.Unlock()
+	client, ctx := l.sender.software()
 	receipt, err := client.Submit(ctx, l.document)
 	if err != nil {
 		return err

@@ -37,13 +37,16 @@ type desk struct {
 	// mesh has said that it knows so.
 	books     map[envelope.ID]bool
 	confirmed map[envelope.ID]time.Time
-	working   sync.WaitGroup // what the software does
+	// gaveBack are those that were destroyed again: their senders took them back
+	// before they were confirmed.
+	gaveBack map[envelope.ID]bool
+	working  sync.WaitGroup // what the software does
 }
 
 func (w *world) addDesk(i int, p deskPlan) {
 	d := &desk{
 		w: w, plan: p, host: "desk-" + p.code, chance: rand.New(rand.NewPCG(w.seed, streamDesks+uint64(i)<<32)),
-		books: map[envelope.ID]bool{}, confirmed: map[envelope.ID]time.Time{},
+		books: map[envelope.ID]bool{}, confirmed: map[envelope.ID]time.Time{}, gaveBack: map[envelope.ID]bool{},
 	}
 	w.net.add(d.host, tls.Identity{TrustDomain: trustDomain, Kind: tls.KindAgency, Name: p.code})
 	w.desks = append(w.desks, d)
@@ -82,6 +85,13 @@ func (d *desk) current() (*agency.Outbox, context.Context) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.outbox, d.ctx
+}
+
+// software is the client of now, and until when it is.
+func (d *desk) software() (*agency.Client, context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.client, d.ctx
 }
 
 // run receives until the simulation ends. Restart is a kill of the software: it
@@ -210,6 +220,20 @@ func read(ctx context.Context, arrival *agency.Arrival, part int) ([]byte, error
 
 func (d *desk) confirm(ctx context.Context, arrival *agency.Arrival) error {
 	if err := arrival.Confirm(ctx); err != nil {
+		if recalled := (*agency.RecalledError)(nil); errors.As(err, &recalled) {
+			if !d.w.asks() {
+				d.w.violate("lost", "%s is told that %s was taken back, which nobody did", d.plan.code, arrival.ID)
+			}
+			// Unless a relay has taken a confirmation before that this one does not
+			// know of, as where the agency has moved.
+			d.mu.Lock()
+			before := !d.confirmed[arrival.ID].IsZero()
+			d.mu.Unlock()
+			if !before {
+				d.destroy(arrival.ID)
+			}
+			return nil
+		}
 		return err
 	}
 	d.mu.Lock()

@@ -12,6 +12,7 @@ import (
 
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/agency"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/test/history"
 	"github.com/truclienthong/truc/tls"
@@ -59,7 +60,7 @@ func (w *world) mend() {
 
 // finish waits until the mesh has done what it promised, and looks at what is
 // left on its disks.
-func (w *world) finish(letters []*letter) {
+func (w *world) finish() {
 	sent := make(chan struct{})
 	w.running.Go(func() { w.sending.Wait(); close(sent) })
 	ok := w.until("everything is handed in", patience, func() error {
@@ -74,8 +75,11 @@ func (w *world) finish(letters []*letter) {
 		ok = ok && w.until("the outbox of "+d.plan.code+" is empty", patience, d.emptied)
 	}
 	ok = ok && w.until("everything is delivered", patience, func() error {
+		if err := w.withdrawn(); err != nil {
+			return err
+		}
 		if lacks, _ := w.history.Missing(); len(lacks) > 0 {
-			w.revive(letters, lacks)
+			w.revive(lacks)
 			return fmt.Errorf("%d deliveries, the first %v", len(lacks), lacks[0])
 		}
 		if n := w.unsaid.Load(); n > 0 {
@@ -84,15 +88,20 @@ func (w *world) finish(letters []*letter) {
 		if lacks, _ := w.history.Missing(); len(lacks) > 0 {
 			return fmt.Errorf("%d statements, the first %v", len(lacks), lacks[0])
 		}
-		return nil
+		for _, d := range w.desks { // what they said since
+			if err := d.emptied(); err != nil {
+				return err
+			}
+		}
+		return w.withdrawn()
 	})
 	if ok {
-		for _, l := range letters {
+		for _, l := range w.letters {
 			w.until("track of "+l.plan.id+" says done", patience, func() error { return w.tracked(l) })
 		}
-		w.until("every statement is kept", patience, w.heard)
+		w.until("everything that was said is kept", patience, w.heard)
 		if w.until("the audit balances", patience, w.balanced) {
-			w.afterlife(letters)
+			w.afterlife()
 		}
 	}
 	w.explain()
@@ -101,7 +110,7 @@ func (w *world) finish(letters []*letter) {
 
 // revive does what an operator does for senders who were told that a delivery
 // has expired: nobody else may do so, and nothing else may be the matter.
-func (w *world) revive(letters []*letter, lacks []history.Lack) {
+func (w *world) revive(lacks []history.Lack) {
 	w.mu.Lock()
 	expires := w.expires
 	w.mu.Unlock()
@@ -109,8 +118,8 @@ func (w *world) revive(letters []*letter, lacks []history.Lack) {
 		return
 	}
 	for _, lack := range lacks {
-		i := slices.IndexFunc(letters, func(l *letter) bool { return l.plan.id == lack.Document })
-		if track, err := w.track(letters[i]); err == nil && expired(track, lack.Recipient) {
+		i := slices.IndexFunc(w.letters, func(l *letter) bool { return l.plan.id == lack.Document })
+		if track, err := w.track(w.letters[i]); err == nil && expired(track, lack.Recipient) {
 			w.say("operator revives %s", lack.ID)
 			w.steer(lack.ID, adminv1.SteerOperation_STEER_OPERATION_RETRY)
 		}
@@ -151,17 +160,33 @@ func (d *desk) emptied() error {
 		return fmt.Errorf("%d documents wait, the first %s (%s): %s", len(waiting), waiting[0].ID, waiting[0].DocumentID, waiting[0].LastError)
 	}
 	aside, err := outbox.SetAside()
-	if err == nil && len(aside) > 0 {
-		d.w.violate("refused", "the outbox of %s has set aside %v", d.plan.code, aside)
+	for _, a := range aside {
+		d.setAside(a)
 	}
 	return err
 }
 
+// setAside is told what the outbox has given up.
+func (d *desk) setAside(a agency.SetAside) {
+	d.w.mu.Lock()
+	i := slices.IndexFunc(d.w.words, func(s *word) bool { return s.by == d && s.document() == a.DocumentID })
+	var s *word
+	if i >= 0 {
+		s = d.w.words[i]
+	}
+	known := s != nil && s.refused
+	d.w.mu.Unlock()
+	switch {
+	case s == nil:
+		d.w.violate("refused", "the outbox of %s has set aside %v", d.plan.code, a)
+	case !known:
+		d.w.refusedWord(s, a.Reason == "wrong_state", a.Message)
+	}
+}
+
 func (w *world) track(l *letter) (*exchangev1.TrackResponse, error) {
-	l.sender.mu.Lock()
-	client, ctx := l.sender.client, l.sender.ctx
-	l.sender.mu.Unlock()
-	return client.Track(ctx, l.id)
+	client, ctx := l.sender.software()
+	return client.Track(ctx, l.ID())
 }
 
 // tracked asks as the sender does.
@@ -179,7 +204,11 @@ func (w *world) tracked(l *letter) error {
 	if n := len(track.GetDeliveries()); n != len(l.to) {
 		return fmt.Errorf("%d deliveries, want %d", n, len(l.to))
 	}
+	recalled := w.recalled(l)
 	for _, d := range track.GetDeliveries() {
+		if len(recalled[d.GetAgencyCode()]) > 0 && takenBack(d) {
+			continue
+		}
 		if d.GetTransport() != exchangev1.TransportStatus_TRANSPORT_STATUS_DONE {
 			if expires && expired(track, d.GetAgencyCode()) {
 				// It is in the books, and expired before that was confirmed.

@@ -18,6 +18,7 @@ const (
 	streamNetwork
 	streamDirectory
 	streamDesks
+	streamAsks
 	streamDisks = 100 // and one for each disk
 )
 

@@ -46,12 +46,12 @@ func run(t *testing.T, p *plan, level slog.Level) (o Outcome) {
 		for _, d := range w.desks {
 			w.running.Go(d.run)
 		}
-		letters := w.sendAll()
+		w.sendAll()
 		w.do()
 		w.running.Go(w.watchRecovery)
 		w.sleep(p.heal)
 		w.mend()
-		w.finish(letters)
+		w.finish()
 		w.end()
 		o = w.outcome()
 	})

@@ -24,14 +24,19 @@ type letter struct {
 	// lying gives other bytes now and then.
 	lying []agency.Source
 	hash  [32]byte
+	// number is its place in the plan.
+	number int
 
 	mu   sync.Mutex // owns what follows
 	id   envelope.ID
 	lies int // so many are left
+	// asking: its sender has begun to ask. returned: a recipient has sent it back,
+	// or is about to.
+	asking, askedTwice, returned bool
 }
 
 func (w *world) letter(i int, p documentPlan) *letter {
-	l := &letter{plan: p, sender: w.desks[p.sender], lies: p.lies}
+	l := &letter{plan: p, sender: w.desks[p.sender], lies: p.lies, number: i}
 	header := &exchangev1.Header{
 		Kind: exchangev1.Kind_KIND_DOCUMENT, Sender: &exchangev1.Organization{Code: l.sender.plan.code}, DocumentId: p.id, Priority: exchangev1.Priority(p.priority),
 		Document: &exchangev1.Document{
@@ -84,18 +89,17 @@ func (s *source) Open() (io.ReadSeekCloser, error) {
 }
 
 // sendAll hands every document in at its time.
-func (w *world) sendAll() []*letter {
-	var letters []*letter
+func (w *world) sendAll() {
 	for i, p := range w.plan.documents {
-		l := w.letter(i, p)
-		letters = append(letters, l)
+		w.letters = append(w.letters, w.letter(i, p))
+	}
+	for _, l := range w.letters {
 		w.sending.Go(func() {
-			if w.sleep(p.at) {
+			if w.sleep(l.plan.at) {
 				w.send(l)
 			}
 		})
 	}
-	return letters
 }
 
 // send hands a document in by way of the outbox, which keeps it until two relays
@@ -118,9 +122,7 @@ func (w *world) send(l *letter) {
 
 // lie hands in once without the outbox, and with wrong bytes to begin with.
 func (w *world) lie(l *letter) {
-	l.sender.mu.Lock()
-	client, ctx := l.sender.client, l.sender.ctx
-	l.sender.mu.Unlock()
+	client, ctx := l.sender.software()
 	if client == nil {
 		return
 	}
@@ -166,7 +168,12 @@ func (w *world) submit(l *letter) {
 		w.history.Promised(l.sender.plan.code, l.plan.id, id, time.Now())
 		l.mu.Lock()
 		l.id = id
+		begins := w.asks() && !l.asking
+		l.asking = true
 		l.mu.Unlock()
+		if begins {
+			w.sending.Go(func() { w.ask(l) })
+		}
 		return
 	}
 }

@@ -25,6 +25,7 @@ type world struct {
 	ledger  *ledger
 	nodes   []*node
 	desks   []*desk
+	letters []*letter
 	history history.History
 
 	begun   time.Time
@@ -50,7 +51,8 @@ type world struct {
 	// expires: a clock was so far ahead that envelopes expired.
 	expires bool
 
-	statements []statement
+	// words is what was said of documents.
+	words []*word
 
 	operator map[string]*grpc.ClientConn // of the goroutine that finishes
 }
