@@ -41,6 +41,7 @@ func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 		return s.discard(h)
 	}
 	c := r.Custody
+	stored := c // as disclaim finds it
 	switch {
 	case born == 0:
 		if h.known { // only in a rebuild: left over from an earlier life
@@ -60,6 +61,12 @@ func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 		if err := s.install(h, r.Prior); err != nil {
 			return err
 		}
+	case c.FromSender && !h.st.FromSender:
+		header, err := headerAt(s.v, h.id)
+		if err != nil {
+			return err
+		}
+		stored = header
 	}
 	h.sequence = r.Sequence
 	if h.st.released() {
@@ -86,6 +93,9 @@ func (s *step) commit(h *held, r *commit, born uint64, size int64) error {
 	if accepted {
 		h.st.TookOver = born > 0
 		if err := s.becomeIngress(h, c.Ingress); err != nil {
+			return err
+		}
+		if err := s.number(h, stored); err != nil {
 			return err
 		}
 	}

@@ -153,6 +153,11 @@ func (s *step) install(h *held, r *stateRecord) error {
 	if st.Keyed {
 		s.claim(h, r.Header)
 	}
+	if st.Numbered {
+		if err := s.number(h, r.Header); err != nil {
+			return err
+		}
+	}
 	if st.Due != 0 {
 		s.b.Put(index.ExpiryKey(st.DueAt, st.Due, h.id), nil)
 	}

@@ -63,7 +63,7 @@ func Check(cfg Config, report func(Finding)) (err error) {
 	}
 	for _, pass := range []func() error{
 		c.envelopes, c.queues, c.inboxes, c.transfers, c.chunks, c.expiries, c.documents,
-		c.aways, c.origins, c.soles, c.dead, c.held, c.undelivered, c.usages, c.waitings, c.lives, c.totals,
+		c.aways, c.origins, c.soles, c.dead, c.held, c.undelivered, c.usages, c.waitings, c.lives, c.numbers, c.totals,
 	} {
 		if err := pass(); err != nil {
 			return fmt.Errorf("check spool %s: %w", cfg.Dir, err)
@@ -92,6 +92,8 @@ type checker struct {
 	lengths map[routing.RelayID]int64
 	used    map[routing.AgencyCode]usage
 	counted Counters
+	// numbered is what has to stand in the table number.
+	numbered numberSum
 }
 
 func newChecker(v *index.View, report func(Finding)) *checker {
@@ -218,6 +220,9 @@ func (c *checker) everything(id envelope.ID, st *state) error {
 		}
 	} else if st.released() || st.done() {
 		c.find(id, "is done with and will never be released or forgotten")
+	}
+	if err := c.number(id, st, header); err != nil {
+		return err
 	}
 	return c.document(id, st, header)
 }

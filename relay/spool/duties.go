@@ -155,16 +155,24 @@ func (s *step) claimHere(h *held) error {
 	return nil
 }
 
-// disclaim gives the sender's document id back.
+// disclaim gives the sender's document id back, and the document's number.
 func (s *step) disclaim(h *held) error {
-	if !h.st.Keyed {
+	if h.st.claimed() == 0 {
 		return nil
 	}
-	h.st.Keyed = false
 	c, err := headerAt(s.v, h.id)
 	if err != nil {
 		return err
 	}
+	if h.st.Numbered {
+		if err := s.unnumber(h, c); err != nil {
+			return err
+		}
+	}
+	if !h.st.Keyed {
+		return nil
+	}
+	h.st.Keyed = false
 	key := index.DocumentKey(c.Sender, c.DocumentID)
 	if holder, found, err := s.v.Get(key); err != nil {
 		return err

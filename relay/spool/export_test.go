@@ -192,6 +192,39 @@ func Older(cfg Config) error {
 	return errors.Join(err, s.store.Flush(context.Background()), s.Close(), os.RemoveAll(cfg.registerDir()))
 }
 
+// Unnumber makes the index one of the release before numbers were counted.
+func Unnumber(cfg Config) error {
+	s, err := Open(cfg)
+	if err != nil {
+		return err
+	}
+	err = s.machine.change(&step{}, func(st *step) error {
+		err := st.v.Each(index.Envelopes(), func(key, value []byte) error {
+			was, err := decodeState(value)
+			if err == nil {
+				was.Numbered = false
+				st.b.Put(key, encodeState(was))
+			}
+			return err
+		})
+		return errors.Join(err, st.v.Each(index.Numbers(), func(key, _ []byte) error { st.b.Delete(key); return nil }))
+	})
+	return errors.Join(err, s.store.Flush(context.Background()), s.Close())
+}
+
+// Renumber puts another count, or another envelope, into the table number.
+func Renumber(cfg Config, n envelope.Number, count uint64, first envelope.ID) error {
+	s, err := Open(cfg)
+	if err != nil {
+		return err
+	}
+	err = s.machine.change(&step{}, func(st *step) error {
+		st.b.Put(index.NumberKey(n), encodeNumbered(numbered{count, first}))
+		return nil
+	})
+	return errors.Join(err, s.store.Flush(context.Background()), s.Close())
+}
+
 // Age appends a record as an earlier program wrote them.
 func Age(cfg Config) error {
 	j, err := journal.Open(journal.Config{Dir: cfg.journalDir(), SegmentSize: cfg.SegmentSize})

@@ -124,7 +124,7 @@ type parcel struct {
 
 func newParcel(seed uint64, sizes ...int) *parcel {
 	p := &parcel{Custody: envelope.Custody{
-		Header: fmt.Appendf(nil, "header %d", seed), Sender: "H26", DocumentID: fmt.Sprintf("doc-%d", seed),
+		Header: headerOf(seed), Sender: "H26", DocumentID: fmt.Sprintf("doc-%d", seed),
 		Ingress: "tay", AcceptedAt: time.Unix(1_700_000_000, 0).UTC(),
 	}}
 	for i, size := range sizes {
@@ -134,6 +134,20 @@ func newParcel(seed uint64, sizes ...int) *parcel {
 	}
 	p.ID = envelope.ComputeID(string(p.Sender), p.DocumentID, p.Header)
 	return p
+}
+
+// headerOf is the header of a document; of those behind one another every third has
+// the same number.
+func headerOf(seed uint64) []byte {
+	h := &exchangev1.Header{
+		Kind: exchangev1.Kind_KIND_DOCUMENT, DocumentId: fmt.Sprintf("doc-%d", seed),
+		Document: &exchangev1.Document{Code: &exchangev1.Code{Number: fmt.Sprint(1 + seed%3), Notation: "BC-UBND"}, Subject: fmt.Sprintf("header %d", seed)},
+	}
+	b, err := envelope.Canonical(h)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
 func (p *parcel) inbox(agencies ...routing.AgencyCode) *parcel {

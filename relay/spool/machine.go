@@ -309,6 +309,8 @@ type step struct {
 	// used and waits are what the record adds to the tables usage and waiting.
 	used  map[routing.AgencyCode]usage
 	waits map[routing.AgencyCode]int64
+	// numbers is what the record makes of the table number.
+	numbers map[envelope.Number]*numbering
 }
 
 // apply puts one record into the index, where it is visible afterwards.

@@ -180,7 +180,7 @@ func (s *step) inboxed(agency routing.AgencyCode, more int64) {
 	s.waits[agency] += more
 }
 
-// count writes what the step added to the tables usage and waiting. They are in
+// count writes what the step added to the tables usage, waiting and number. They are in
 // the index, because there are as many as there are agencies.
 func (s *step) count() error {
 	for sender, more := range s.used {
@@ -204,6 +204,7 @@ func (s *step) count() error {
 		}
 		s.put(index.WaitingKey(agency), n == 0, n+more == 0, encodeWaiting(n+more))
 	}
+	s.countNumbers()
 	return nil
 }
 

@@ -95,6 +95,8 @@ type state struct {
 	TookOver bool
 	// Keyed: its sender's document id leads to it.
 	Keyed bool
+	// Numbered: it is counted in the table number.
+	Numbered bool
 	// Held: an operator holds it.
 	Held bool
 	// Count is the number of deliveries, Unsettled of those not settled, Open
@@ -240,7 +242,7 @@ func appendState(b []byte, st *state) []byte {
 	b = appendTime(appendTime(b, st.NotBefore), st.ExpiresAt)
 	b = appendBool(b, st.Report)
 	b = appendText(appendText(b, st.Sender), st.Ingress)
-	b = appendBool(appendBool(appendBool(b, st.TookOver), st.Keyed), st.Held)
+	b = appendBool(append(appendBool(b, st.TookOver), st.claimed()), st.Held)
 	b = binary.AppendUvarint(b, uint64(st.Count))
 	b = binary.AppendUvarint(b, uint64(st.Unsettled))
 	b = binary.AppendUvarint(b, uint64(st.Open))
@@ -275,6 +277,23 @@ func decodeState(b []byte) (*state, error) {
 	return st, r.done("state of an envelope")
 }
 
+// What an envelope has claimed, in one byte: 0 and 1 are what earlier releases wrote
+// there of Keyed alone.
+const (
+	claimKeyed byte = 1 << iota
+	claimNumbered
+)
+
+func (st *state) claimed() (b byte) {
+	if st.Keyed {
+		b |= claimKeyed
+	}
+	if st.Numbered {
+		b |= claimNumbered
+	}
+	return b
+}
+
 func readState(r *reader) *state {
 	st := &state{
 		Born:        r.number(),
@@ -289,23 +308,20 @@ func readState(r *reader) *state {
 		Sender:      r.agency(),
 		Ingress:     r.relay(),
 		TookOver:    r.bool(),
-		Keyed:       r.bool(),
-		Held:        r.bool(),
-		Count:       uint32(r.number()),
-		Unsettled:   uint32(r.number()),
-		Open:        uint32(r.number()),
-		Failed:      uint32(r.number()),
-		FailedAt:    r.time(),
-		Alone:       r.number(),
-		Paged:       r.bool(),
-		Deliveries:  readList(r, readDelivery),
-		Duties: readList(r, func(r *reader) duty {
-			return duty{r.relay(), r.number()}
-		}),
-		Holders: readRelays(r),
-		Keepers: readRelays(r),
-		Bare:    uint32(r.number()),
 	}
+	claimed := r.byte()
+	st.Keyed, st.Numbered = claimed&claimKeyed != 0, claimed&claimNumbered != 0
+	st.Held = r.bool()
+	st.Count, st.Unsettled, st.Open = uint32(r.number()), uint32(r.number()), uint32(r.number())
+	st.Failed, st.FailedAt = uint32(r.number()), r.time()
+	st.Alone = r.number()
+	st.Paged = r.bool()
+	st.Deliveries = readList(r, readDelivery)
+	st.Duties = readList(r, func(r *reader) duty {
+		return duty{r.relay(), r.number()}
+	})
+	st.Holders, st.Keepers = readRelays(r), readRelays(r)
+	st.Bare = uint32(r.number())
 	if r.bool() {
 		whole := readLocation(r)
 		st.Whole = &whole

@@ -42,6 +42,7 @@ import (
 //	life      id 16, length 1, agency                      what was said at that recipient
 //	unregistered life id 16, length 1, agency              empty; the register does not have all of that life
 //	undelivered lane 1, nanoseconds since 1970 8, id 16    empty; accepted here, not settled, its target runs since then
+//	number    SHA-256 of year, issuer, number, notation 32 how many accepted here have it, and the first
 //
 // An envelope is in away, origin, sole, dead, held and undelivered, and counts in usage,
 // because its state says so; package spool keeps all of them in one function.
