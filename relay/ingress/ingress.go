@@ -63,6 +63,11 @@ type Spool interface {
 	Begin(ctx context.Context, c *envelope.Custody) (Incoming, error)
 	// Record returns what is known of an envelope that was committed.
 	Record(id envelope.ID) (*envelope.Record, error)
+	// ByDocument finds an envelope by its sender's id of the document.
+	ByDocument(sender routing.AgencyCode, documentID string) (envelope.ID, bool, error)
+	// ByNumber finds the first document that was accepted here under a number; every
+	// document is there once its commit has returned.
+	ByNumber(n envelope.Number) (envelope.ID, bool, error)
 	// Content opens the bytes of a part from an offset.
 	Content(id envelope.ID, part int, offset uint64) (io.ReadCloser, error)
 	// Settle ends deliveries, durable on return; it counts those that were

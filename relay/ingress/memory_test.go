@@ -25,6 +25,7 @@ type memory struct {
 	content   map[envelope.ID][][]byte
 	partial   map[envelope.ID][][]byte
 	documents map[[2]string]envelope.ID
+	numbers   map[envelope.Number]envelope.ID
 	inboxes   map[routing.AgencyCode][]envelope.InboxEntry
 	changed   map[routing.AgencyCode]chan struct{}
 	settled   []envelope.Settlement
@@ -40,6 +41,8 @@ type memory struct {
 	ended map[envelope.ID]bool
 	// failCommit, where set, is what every commit answers.
 	failCommit error
+	// failNumbers is what looking for a number answers.
+	failNumbers error
 	// damaged content, and lost records, cannot be read.
 	damaged, lost map[envelope.ID]bool
 }
@@ -55,7 +58,7 @@ func newMemory(self routing.RelayID, clock func() time.Time) *memory {
 	return &memory{
 		self: self, clock: clock,
 		records: map[envelope.ID]*envelope.Record{}, content: map[envelope.ID][][]byte{},
-		partial: map[envelope.ID][][]byte{}, documents: map[[2]string]envelope.ID{},
+		partial: map[envelope.ID][][]byte{}, documents: map[[2]string]envelope.ID{}, numbers: map[envelope.Number]envelope.ID{},
 		inboxes: map[routing.AgencyCode][]envelope.InboxEntry{}, changed: map[routing.AgencyCode]chan struct{}{},
 		copies: make(chan struct{}), ended: map[envelope.ID]bool{},
 	}
@@ -173,11 +176,28 @@ func (in *incoming) Commit(context.Context) (*envelope.Record, error) {
 	}
 	in.records[c.ID], in.content[c.ID] = r, in.partial[c.ID]
 	in.documents[[2]string{string(c.Sender), c.DocumentID}] = c.ID
+	if n, ok := envelope.NumberOf(c); ok && in.numbers[n].IsZero() {
+		in.numbers[n] = c.ID
+	}
 	delete(in.partial, c.ID)
 	return r, nil
 }
 
 func (in *incoming) Close() error { return nil }
+
+func (m *memory) ByDocument(sender routing.AgencyCode, documentID string) (envelope.ID, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	id, found := m.documents[[2]string{string(sender), documentID}]
+	return id, found, nil
+}
+
+func (m *memory) ByNumber(n envelope.Number) (envelope.ID, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	id, found := m.numbers[n]
+	return id, found, m.failNumbers
+}
 
 func (m *memory) Record(id envelope.ID) (*envelope.Record, error) {
 	m.mu.Lock()

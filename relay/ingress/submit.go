@@ -121,6 +121,9 @@ func (s *Service) takeCustody(ctx context.Context, sub *submission) (_ *exchange
 	if err != nil {
 		return nil, false, err
 	}
+	if !repeat {
+		warnings = append(warnings, s.numberedBefore(ctx, sub, record)...)
+	}
 	// What is durable. A repeat gets the receipt of the first time; only its
 	// number of copies is that of now.
 	return &exchangev1.SubmitAccepted{Receipt: record.Receipt(s.config.Self), Repeat: repeat, Warnings: warnings}, isAlone(record), nil

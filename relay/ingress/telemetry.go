@@ -28,6 +28,7 @@ type metrics struct {
 	receipts metric.Int64Counter
 	copyWait metric.Float64Histogram
 	unread   metric.Int64Counter
+	numbers  metric.Int64Counter
 	law      metric.Int64Counter
 	signed   metric.Float64Histogram
 
@@ -39,7 +40,7 @@ type metrics struct {
 
 func newMetrics(meter metric.Meter) (*metrics, error) {
 	var m metrics
-	var errs [10]error
+	var errs [11]error
 	m.accepted, errs[0] = meter.Int64Counter("truc.ingress.accepted",
 		metric.WithUnit("{envelope}"), metric.WithDescription("Envelopes answered with a receipt."))
 	m.refused, errs[1] = meter.Int64Counter("truc.ingress.refused",
@@ -63,6 +64,8 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 	m.signed, errs[9] = meter.Float64Histogram("truc.ingress.sent.duration",
 		metric.WithUnit("s"), metric.WithDescription("From the signature of documents to their acceptance, by lane."),
 		metric.WithExplicitBucketBoundaries(10, 60, 300, 900, 3600, 4*3600, 8*3600, 24*3600, 48*3600, 72*3600, 7*24*3600))
+	m.numbers, errs[10] = meter.Int64Counter("truc.ingress.number.repeated",
+		metric.WithUnit("{document}"), metric.WithDescription("Documents accepted whose sender was warned: it gave their number and notation to another document of that year."))
 	option := func(key, value string) metric.MeasurementOption {
 		return metric.WithAttributeSet(attribute.NewSet(attribute.String(key, value)))
 	}
