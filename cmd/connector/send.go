@@ -102,7 +102,8 @@ Groups: @centrals, @provinces, @districts, @communes are all agencies of a tier;
 Fields with -o json: envelope_id, relay, accepted_at, copies, recipients (after
 groups were resolved), repeat (it had been accepted before), document_id, outbox
 (the folder of the copy that is still kept, "" for none), warnings (a list of field
-and description).`,
+and description: longer than the standard, a number that was given to another document
+of the year, files that could not be looked into for marks of state secrets, …).`,
 		Example: `  connector send --to H26 --subject "V/v họp giao ban" congvan.pdf
   connector send --to 000.00.00.G22,H26.12.05 --subject "Báo cáo quý III" --type "Báo cáo" \
       --number 45 --notation BC-UBND --date 2025-10-20 --due 2025-10-31 baocao.pdf solieu.xlsx
