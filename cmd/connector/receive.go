@@ -65,7 +65,8 @@ the inbox. Interrupted at any moment, the command goes on where it stopped when 
 is run again. While at work it uses hidden folders in DIR; leave them alone.
 
 A document that its sender took back before it was confirmed is removed again, which
-standard error tells, and is not printed.
+standard error tells, and is not printed. Until an envelope is confirmed, its folder
+holds the hidden file .unconfirmed.
 
 An envelope is printed once it is confirmed. One that could not be saved stays in
 the inbox, the reason is on standard error, and the exit code is 1. One that takes
@@ -155,6 +156,20 @@ func (r *receiver) run(ctx context.Context, client *agency.Client) error {
 		} else if err != nil {
 			return err
 		}
+	}
+	r.destroyTakenBack(ctx, client)
+	if r.flags.watch {
+		r.beside.Go(func() {
+			for tick := time.NewTicker(lookBack); ; {
+				select {
+				case <-ctx.Done():
+					tick.Stop()
+					return
+				case <-tick.C:
+					r.destroyTakenBack(ctx, client)
+				}
+			}
+		})
 	}
 	err := r.loop(ctx, client)
 	if !r.flags.watch && r.flags.most == 0 && err == nil {
@@ -264,12 +279,8 @@ func (r *receiver) take(ctx context.Context, arrival *agency.Arrival) error {
 	}
 	if err := arrival.Confirm(ctx); err != nil {
 		if recalled := (*agency.RecalledError)(nil); errors.As(err, &recalled) {
-			// It is not in the books yet, and is not to come there.
-			err = os.RemoveAll(saved.Dir)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			fmt.Fprintf(r.cmd.ErrOrStderr(), "%s: taken back by %s before it was confirmed; removed\n",
-				arrival.ID, arrival.Envelope.GetHeader().GetSender().GetCode())
+			r.takenBack(agency.TakenBack{ID: arrival.ID, Sender: arrival.Envelope.GetHeader().GetSender().GetCode()})
+			return nil
 		}
 		return err
 	}
@@ -293,6 +304,27 @@ func (r *receiver) take(ctx context.Context, arrival *agency.Arrival) error {
 		_, err := fmt.Fprintf(w, "%s  from %s  %s\n  %s\n", result.EnvelopeID, result.Sender, cli.OneLine(what), result.Dir)
 		return err
 	})
+}
+
+// takenBack tells of an envelope that is not in the books yet, and was removed.
+func (r *receiver) takenBack(t agency.TakenBack) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(r.cmd.ErrOrStderr(), "%s: taken back by %s before it was confirmed; removed\n", t.ID, t.Sender)
+}
+
+// lookBack is how often a watching connector looks for what was taken back.
+const lookBack = 10 * time.Minute
+
+// destroyTakenBack removes what was saved, not confirmed, and taken back since.
+func (r *receiver) destroyTakenBack(ctx context.Context, client *agency.Client) {
+	all, err := client.DestroyTakenBack(ctx, r.flags.out)
+	for _, t := range all {
+		r.takenBack(t)
+	}
+	if err != nil && ctx.Err() == nil {
+		r.say(fmt.Errorf("documents that were taken back may be in %s: %w", r.flags.out, err))
+	}
 }
 
 // retryAfter is how long a watching connector lets an envelope rest that could

@@ -230,6 +230,8 @@ type Arrival struct {
 	client *Client
 	// content of all parts, where it came along.
 	content [][]byte
+	// folder is what Save made, if it was called.
+	folder string
 }
 
 // Context returns ctx with the trace that the sender began.
@@ -240,12 +242,28 @@ func (a *Arrival) Context(ctx context.Context) context.Context {
 }
 
 // Confirm states that the envelope is durable on the agency's side; it leaves
-// the inbox.
+// the inbox. Where its sender took it back before, the error is a *RecalledError, and
+// the folder that Save made is removed; what the mesh had confirmed earlier stays.
 func (a *Arrival) Confirm(ctx context.Context) error {
 	ctx, span := a.client.tracer.Start(a.Context(ctx), "confirm")
 	defer span.End()
-	if err := a.client.Confirm(ctx, a.ID); err != nil {
+	err := a.client.Confirm(ctx, a.ID)
+	if recalled := (*RecalledError)(nil); errors.As(err, &recalled) && a.folder != "" {
+		gone, failure := destroy(a.folder)
+		if failure != nil {
+			return fmt.Errorf("envelope %s: %w, and its folder is not removed: %w", a.ID, err, failure)
+		}
+		if !gone {
+			return nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("envelope %s: %w", a.ID, err)
+	}
+	if a.folder != "" {
+		if err := confirmed(a.folder); err != nil {
+			a.client.logger.WarnContext(ctx, "folder is not marked as confirmed", "envelope", a.ID, "error", err)
+		}
 	}
 	return nil
 }

@@ -78,7 +78,8 @@ type describedFile struct {
 // one file per part. The folder appears whole and durable or not at all:
 //
 //  1. everything is written aside, into the hidden folder dir/.<id>.partial,
-//     and each file is synced after its SHA-256 was found to be the sender's;
+//     and each file is synced after its SHA-256 was found to be the sender's; a
+//     hidden file in it says that the envelope is not confirmed yet;
 //  2. the hidden folder is synced, then renamed to its final name;
 //  3. dir is synced. Only now Save returns, and only now may the envelope be
 //     confirmed.
@@ -94,6 +95,7 @@ func (a *Arrival) Save(ctx context.Context, dir string) (*Saved, error) {
 		span.SetStatus(codes.Error, "not saved")
 		return nil, fmt.Errorf("save envelope %s: %w", a.ID, err)
 	}
+	a.folder = saved.Dir
 	return saved, nil
 }
 
@@ -142,6 +144,9 @@ func (a *Arrival) save(ctx context.Context, dir string) (*Saved, error) {
 		return nil, err
 	}
 	if err := writeSynced(filepath.Join(partial, envelopeFile), text); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(partial, unconfirmedFile), nil, fileMode); err != nil {
 		return nil, err
 	}
 	if err := syncDir(partial); err != nil {

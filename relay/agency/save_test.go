@@ -66,7 +66,7 @@ func TestSaveWritesTheFolder(t *testing.T) {
 		t.Errorf("progress at the end %+v, want %+v", last, want)
 	}
 	id := a.ID.String()
-	want := []string{id, id + "/công văn.pdf", id + "/envelope.json", id + "/phụ lục.docx"}
+	want := []string{id, id + "/.unconfirmed", id + "/công văn.pdf", id + "/envelope.json", id + "/phụ lục.docx"}
 	if got := tree(t, dir); !slices.Equal(got, want) {
 		t.Errorf("folder holds %q, want %q", got, want)
 	}
@@ -128,7 +128,7 @@ func TestSaveIsWholeOrNotAtAll(t *testing.T) {
 		if sent := mesh.Count(agencytest.FetchSend) - before; sent != 11 {
 			t.Errorf("cut at piece %d: %d pieces were sent, want 11: what was on disk must not travel again", n, sent)
 		}
-		if got := tree(t, dir); len(got) != 4 || strings.HasPrefix(got[0], ".") {
+		if got := tree(t, dir); len(got) != 5 || strings.HasPrefix(got[0], ".") {
 			t.Errorf("cut at piece %d: left behind %q", n, got)
 		}
 	}
@@ -167,7 +167,7 @@ func TestSaveGoesOnFromWhateverWasLeft(t *testing.T) {
 			}
 			checkFile(t, saved.Files[0].Path, good)
 			id := a.ID.String()
-			if got, want := tree(t, dir), []string{id, id + "/a.pdf", id + "/envelope.json"}; !slices.Equal(got, want) {
+			if got, want := tree(t, dir), []string{id, id + "/.unconfirmed", id + "/a.pdf", id + "/envelope.json"}; !slices.Equal(got, want) {
 				t.Errorf("folder holds %q, want %q", got, want)
 			}
 		})

@@ -223,6 +223,9 @@ func (m *Mesh) confirm(code string, ids [][]byte) *exchangev1.ConfirmResponse {
 			answer.Confirmed++
 		} else {
 			answer.Repeats++
+			if e := m.envelopes[id]; e != nil && e.failed[code].GetReason() == exchangev1.ErrorReason_ERROR_REASON_RECALLED {
+				answer.RecalledIds = append(answer.RecalledIds, b)
+			}
 		}
 	}
 	return answer
