@@ -22,7 +22,9 @@ const unconfirmedFile = ".unconfirmed"
 const takenBackSuffix = ".takenback"
 
 // confirmed says that the mesh knows that the agency has what is in a folder.
-func confirmed(folder string) error { return unlessGone(os.Remove(filepath.Join(folder, unconfirmedFile))) }
+func confirmed(folder string) error {
+	return unlessGone(os.Remove(filepath.Join(folder, unconfirmedFile)))
+}
 
 // destroy removes a folder whose envelope was taken back before it was confirmed;
 // false: the mesh had confirmed it before, so it stays until its sender asks.

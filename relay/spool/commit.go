@@ -151,8 +151,7 @@ func (in *Incoming) commit(ctx context.Context) (g *group, err error) {
 			records = append(records, &abandoned{ID: c.ID, Generation: in.generation})
 		}
 	case in.present:
-		return nil, envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT,
-			"content of envelope %s was released meanwhile: send it again", c.ID)
+		return nil, in.released()
 	case in.generation != 0:
 		r.Mode = contentChunks
 	default:

@@ -273,6 +273,13 @@ func (in *Incoming) Write(ctx context.Context, part int, offset uint64, data []b
 	return nil
 }
 
+// released is said where the content was here when the transfer began, and is not
+// any more: whoever brought it has seen the envelope to its end.
+func (in *Incoming) released() error {
+	return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT,
+		"content of envelope %s was released meanwhile: send it again", in.c.ID)
+}
+
 // usable reports why nothing more can be written.
 func (in *Incoming) usable(ctx context.Context) error {
 	switch {

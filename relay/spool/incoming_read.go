@@ -3,6 +3,7 @@ package spool
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -24,7 +25,11 @@ func (in *Incoming) Content(ctx context.Context, part int) (io.ReadCloser, error
 			"part %d: the header declares %d parts", part, len(in.parts))
 	}
 	if in.present || in.repeat != nil {
-		return in.s.Content(in.c.ID, part, 0)
+		content, err := in.s.Content(in.c.ID, part, 0)
+		if err != nil {
+			return nil, in.unlessReleased(err)
+		}
+		return present{content, in}, nil
 	}
 	if in.generation == 0 && in.c.Size() <= inlineContent {
 		return io.NopCloser(bytes.NewReader(in.parts[part].inline)), nil
@@ -34,6 +39,24 @@ func (in *Incoming) Content(ctx context.Context, part int) (io.ReadCloser, error
 		return nil, fmt.Errorf("part %d: %w", part, err)
 	}
 	return &source{s: in.s, id: in.c.ID, generation: in.generation, part: part, end: in.parts[part].written}, nil
+}
+
+// present reads content that was here when the transfer began.
+type present struct {
+	io.ReadCloser
+	in *Incoming
+}
+
+func (p present) Read(b []byte) (int, error) {
+	n, err := p.ReadCloser.Read(b)
+	return n, p.in.unlessReleased(err)
+}
+
+func (in *Incoming) unlessReleased(err error) error {
+	if errors.Is(err, ErrReleased) || errors.Is(err, ErrNotFound) {
+		return in.released()
+	}
+	return err
 }
 
 // Abandon gives up what was written: it is not kept for a resume, and its room is

@@ -7,7 +7,33 @@ import (
 	"testing"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
+	"github.com/truclienthong/truc/relay/envelope"
 )
+
+// Content that was here with another way goes when that comes to its end: whoever
+// looks at it is told to send it, as by Commit, at the beginning and in between.
+func TestContentIsReleasedBeforeTheCommit(t *testing.T) {
+	ctx := context.Background()
+	n := start(t, config(t))
+	p := newParcel(7, 1<<20, 3)
+	n.mustPut(p.with().inbox("B"))
+	in := n.begin(p.with().inbox("A").fromSender())
+	r, err := in.Content(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	n.settle(1, envelope.Settlement{ID: p.ID, Agency: "B", Transport: done})
+	eventually(t, "the release", func() bool { return n.record(p).ContentReleased })
+	_, err = io.Copy(io.Discard, r)
+	wantReason(t, err, exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT)
+	_, err = in.Content(ctx, 0)
+	wantReason(t, err, exchangev1.ErrorReason_ERROR_REASON_STREAM_CUT)
+	in.Close()
+	n.mustPut(p.inbox("A").fromSender())
+}
 
 // What came can be read before the commit, however it is kept: in memory, in the
 // journal, from before a restart, or with an envelope that passed through here.
