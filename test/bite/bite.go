@@ -35,7 +35,7 @@ type Edit struct {
 
 // Run is a suite that has to fail under the mutation.
 type Run struct {
-	// Suite is the package below test/, Test the test in it.
+	// Suite is the package seen from test/, Test the test in it.
 	Suite, Test string
 	Seed        uint64
 	// Env are further variables, as "TORTURE_SEEDS=200".

@@ -102,10 +102,37 @@ var Mutations = []Mutation{
 		Name: "what is said of a document, kept before the receipt",
 		Edits: []Edit{{
 			File: "relay/ingress/submit.go",
-			Old:  "		err = hear(ctx, record)\n	}\n	return record, false, warnings, err",
+			Old:  "		err = judged.Hear(ctx, record)\n	}\n	return record, false, warnings, err",
 			New:  "		err = error(nil)\n	}\n	return record, false, warnings, err",
 		}},
 		Runs: []Run{{Suite: "simulation", Test: "TestSeeds", Seed: 1, Env: []string{"TORTURE_SEEDS=33"}, Want: "is kept 0 times|which has accepted it"}},
+	},
+	{
+		Name: "word to a recipient whose confirmation came behind a recall",
+		Edits: []Edit{{
+			File: "relay/ingress/confirm.go",
+			Old:  "if settled < len(settlements) {",
+			New:  "if false {",
+		}},
+		Runs: []Run{{Suite: "simulation", Test: "TestSeeds", Seed: 1489, Want: "and its sender is told that it was taken back before"}},
+	},
+	{
+		Name: "pause of a recall that overtook its document",
+		Edits: []Edit{{
+			File: "relay/forward/pass.go",
+			Old:  "exchangev1.ErrorReason_ERROR_REASON_UNSPECIFIED && refusal.RetryAfter == 0 {",
+			New:  "exchangev1.ErrorReason_ERROR_REASON_UNSPECIFIED {",
+		}},
+		Runs: []Run{{Suite: "simulation", Test: "TestSeeds", Seed: 1841, Want: lost}},
+	},
+	{
+		Name: "look into files for the mark of a secret",
+		Edits: []Edit{{
+			File: "relay/ingress/secrecy.go",
+			Old:  "	if len(problems) == 0 {",
+			New:  "	if true {",
+		}},
+		Runs: []Run{{Suite: "../relay", Test: "TestSecretsNeverEnter", Seed: 1, Want: "STATE_SECRET|want.*refus"}},
 	},
 	{
 		Name: "hash check at ingress",
