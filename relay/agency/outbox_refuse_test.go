@@ -67,6 +67,43 @@ func TestOutboxWaitsForTheAgencyToBeWelcome(t *testing.T) {
 	s.emptied()
 }
 
+// What a document says of another one is set aside where that one's life does not
+// allow it, or nobody knows it any more; not where the sender speaks of what it may
+// have to hand over yet.
+func TestOutboxSetsAsideWhatIsInVain(t *testing.T) {
+	status := func(kind exchangev1.Kind) agency.Document {
+		d := document(t, "1", "H26", 10)
+		if kind == exchangev1.Kind_KIND_STATUS {
+			d.Parts, d.Header.Document = nil, nil
+			d.Header.Kind, d.Header.Status = kind, &exchangev1.Status{Code: "03", ResponseFor: &exchangev1.ResponseFor{AgencyCode: "H26", DocumentId: "9"}}
+		}
+		return d
+	}
+	for name, c := range map[string]struct {
+		kind   exchangev1.Kind
+		reason exchangev1.ErrorReason
+		aside  int
+	}{
+		"too late":                {exchangev1.Kind_KIND_DOCUMENT, exchangev1.ErrorReason_ERROR_REASON_WRONG_STATE, 1},
+		"status of the forgotten": {exchangev1.Kind_KIND_STATUS, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, 1},
+		"recall of the unknown":   {exchangev1.Kind_KIND_DOCUMENT, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSender(t, bac)
+			s.keep(status(c.kind))
+			s.mesh.Fault(func(_ string, step agencytest.Step) error {
+				if step == agencytest.SubmitStart {
+					return envelope.RefuseProblems([]envelope.Problem{{Field: "header", Reason: c.reason, Description: "is in vain"}})
+				}
+				return nil
+			})
+			if err := s.tend(); err == nil || len(s.aside()) != c.aside || len(s.waiting()) != 1-c.aside {
+				t.Errorf("%v, set aside %+v, waiting %+v", err, s.aside(), s.waiting())
+			}
+		})
+	}
+}
+
 func TestOutboxSetsDamageAside(t *testing.T) {
 	for name, spoil := range map[string]func(dir string) error{
 		"file shorter":        func(dir string) error { return os.Truncate(filepath.Join(dir, "văn bản 1.pdf"), 5) },

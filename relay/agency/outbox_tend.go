@@ -288,7 +288,7 @@ func (o *Outbox) refused(ctx context.Context, e *entry, err error) (stays bool, 
 		return false, o.spoilt(e, damage)
 	}
 	refusal, ok := envelope.AsRefusal(err)
-	if !ok || !slices.ContainsFunc(finally, refusal.Has) && !comesTooLate(refusal) {
+	if !ok || !slices.ContainsFunc(finally, refusal.Has) && !isInVain(refusal, e.header) {
 		o.logger.WarnContext(ctx, "outbox: refused, stays", "envelope", e.id, "error", err)
 		return true, err
 	}
@@ -304,11 +304,13 @@ func (o *Outbox) refused(ctx context.Context, e *entry, err error) (stays bool, 
 	return false, err
 }
 
-// comesTooLate reports whether a document is refused for what it says of another
-// one, whose life does not allow it.
-func comesTooLate(refusal *envelope.Refusal) bool {
+// isInVain reports whether a document is refused for what it says of another one:
+// the life of that one does not allow it; or, by a recipient, nobody knows it any
+// more. A sender may speak of a document that waits here too.
+func isInVain(refusal *envelope.Refusal, h *exchangev1.Header) bool {
 	return slices.ContainsFunc(refusal.Problems, func(p envelope.Problem) bool {
-		return p.Reason == exchangev1.ErrorReason_ERROR_REASON_WRONG_STATE
+		return p.Reason == exchangev1.ErrorReason_ERROR_REASON_WRONG_STATE ||
+			p.Reason == exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND && h.GetKind() == exchangev1.Kind_KIND_STATUS
 	})
 }
 

@@ -32,6 +32,8 @@ type knowledge struct {
 	events  []*exchangev1.TraceEvent
 	holders []string
 	silent  []string
+	// lost are relays that will never answer, where somebody looks for them.
+	lost []string
 }
 
 // known reports whether any relay knows the envelope.

@@ -174,7 +174,7 @@ func (l *Ledger) find(ctx context.Context, sender routing.AgencyCode, j *judged)
 		ask = slices.DeleteFunc(ask, func(r routing.RelayID) bool { return r == all.ingress })
 	}
 	if !all.known() || !all.told || all.ingress != l.config.Self && len(all.silent) > 0 {
-		all.silent = append(all.silent, lost...)
+		all.lost = lost
 		l.ask(ctx, ask, question, all)
 	}
 	if !all.known() && len(all.silent) > 0 {
@@ -210,8 +210,11 @@ func (l *Ledger) against(sender routing.AgencyCode, header *exchangev1.Header, j
 		return []envelope.Problem{{Field: target, Reason: invalid, Description: "is the document itself: give the replacement an id of its own"}}
 	}
 	if !all.known() || all.sender != j.owner {
-		return []envelope.Problem{{Field: target, Reason: notFound,
-			Description: "names a document that is not known, or is not yours to speak of"}}
+		description := "names a document that is not known, or is not yours to speak of"
+		if !all.known() && len(all.lost) > 0 {
+			description += fmt.Sprintf("; relays were lost, %v, and with them what they alone knew", all.lost)
+		}
+		return []envelope.Problem{{Field: target, Reason: notFound, Description: description}}
 	}
 	if j.saying.By != lifecycle.Sender {
 		return l.againstRecipient(sender, header, j, all, target)

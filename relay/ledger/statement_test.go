@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	directoryv1 "github.com/truclienthong/truc/proto/truc/directory/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/lifecycle"
@@ -243,6 +244,22 @@ func TestStatementsWaitForThoseWhoKnow(t *testing.T) {
 	_, err := m.ledgers["trung"].Judge(t.Context(), "H43", status("H43", "03"))
 	if err == nil || !envelope.Temporary(err) {
 		t.Errorf("judged with %v, want a temporary refusal", err)
+	}
+}
+
+// A relay that is lost will not answer: what it alone knew is not waited for.
+func TestStatementsOfWhatIsLost(t *testing.T) {
+	m := newMesh(t)
+	m.travel()
+	for _, s := range m.spools {
+		clear(s.records)
+	}
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{
+		Relay: &directoryv1.Relay{Id: "tay", Region: "x", Address: "tay:7400"}}}})
+	m.change(&directoryv1.Command{Change: &directoryv1.Command_RetireRelay{RetireRelay: &directoryv1.RetireRelay{RelayId: "tay", Lost: true}}})
+	problems := m.hand("trung", status("H43", "03"), 10)
+	if len(problems) != 1 || problems[0].Reason != notFound || !strings.Contains(problems[0].Description, "[tay]") {
+		t.Errorf("judged with %v, want it not found, and the lost relay named", problems)
 	}
 }
 
