@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/relay/spool/index"
 	"github.com/truclienthong/truc/relay/spool/journal"
@@ -44,12 +43,12 @@ func (t Tally) Pending() int64 {
 
 // outcome is the counter for how a settled delivery ended.
 func (t *Tally) outcome(d *delivery) *int64 {
-	switch {
-	case d.Transport == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE:
+	switch d.Outcome() {
+	case envelope.Delivered:
 		return &t.Delivered
-	case d.Reason == exchangev1.ErrorReason_ERROR_REASON_EXPIRED:
+	case envelope.Expired:
 		return &t.Expired
-	case d.Reason == exchangev1.ErrorReason_ERROR_REASON_RECALLED:
+	case envelope.Recalled:
 		return &t.Recalled
 	}
 	return &t.Refused
