@@ -166,7 +166,8 @@ func (c *checker) inRegister(id envelope.ID, st *state) error {
 	return err
 }
 
-func (c *checker) envelopes() error {
+// states gives every envelope to fn.
+func (c *checker) states(fn func(id envelope.ID, st *state) error) error {
 	return c.each(index.Envelopes(), func(key, value []byte) error {
 		id := index.ParseID(key)
 		st, err := decodeState(value)
@@ -174,6 +175,12 @@ func (c *checker) envelopes() error {
 			c.find(id, "state cannot be read: %v", err)
 			return nil
 		}
+		return fn(id, st)
+	})
+}
+
+func (c *checker) envelopes() error {
+	return c.states(func(id envelope.ID, st *state) error {
 		if c.s != nil {
 			if err := c.everything(id, st); err != nil {
 				return err
