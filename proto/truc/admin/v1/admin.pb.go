@@ -3406,12 +3406,15 @@ func (x *AuditFinding) GetProblem() string {
 // StatsRequest chooses what to count.
 type StatsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "YYYY-MM", Vietnam time; empty: the current month.
+	// "YYYY-MM", Vietnam time; empty: the current month. One that is still to come,
+	// or of which the relays do not remember the beginning any more, is refused.
 	Month string `protobuf:"bytes,1,opt,name=month,proto3" json:"month,omitempty"`
 	// "agency", "tier" or "kind"; empty: one row.
 	By string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
 	// Only the called relay.
-	Local         bool `protobuf:"varint,3,opt,name=local,proto3" json:"local,omitempty"`
+	Local bool `protobuf:"varint,3,opt,name=local,proto3" json:"local,omitempty"`
+	// Only the books of this relay; empty: of every relay in service.
+	RelayId       string `protobuf:"bytes,4,opt,name=relay_id,json=relayId,proto3" json:"relay_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3467,29 +3470,71 @@ func (x *StatsRequest) GetLocal() bool {
 	return false
 }
 
-// StatsRow counts one key.
+func (x *StatsRequest) GetRelayId() string {
+	if x != nil {
+		return x.RelayId
+	}
+	return ""
+}
+
+// StatsRow counts one key, at both ends: what it sent, and what is addressed to
+// it. A key that is both ends of everything, as a kind or a relay is, has the same
+// twice. Unless said otherwise, counts are of documents; statuses are no documents
+// and stand apart. A document belongs to the month in which its ingress accepted
+// it, Vietnam time, and counts at its ingress; one that was handed over at two
+// relays counts at both, as in AuditRow.
 type StatsRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Agency code, tier or kind.
+	// Agency code, tier, kind or relay id; empty: everything. Tiers are "1" to "4",
+	// and "?" where the directory does not know the agency any more. Kinds are the
+	// names of ND30 Art. 7, "other" for documents of none of them, and "status".
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Documents sent.
 	Sent uint64 `protobuf:"varint,2,opt,name=sent,proto3" json:"sent,omitempty"`
-	// Deliveries received.
+	// Of those addressed to the key, confirmed by its connector.
 	Received uint64 `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"`
-	// Deliveries refused by recipients.
+	// Of deliveries, refused for good by a relay. What a recipient returned (02) is
+	// delivered, and stands in by_phase.
 	Refused uint64 `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
-	// Deliveries recalled.
+	// Of deliveries, taken back before they were confirmed.
 	Recalled uint64 `protobuf:"varint,5,opt,name=recalled,proto3" json:"recalled,omitempty"`
-	// Deliveries expired.
+	// Of deliveries, lifetime over.
 	Expired uint64 `protobuf:"varint,6,opt,name=expired,proto3" json:"expired,omitempty"`
-	// Documents with a digital signature.
+	// Of the documents sent, those with a digital signature, as their header says: a
+	// block in Header.signatures, Header.signature_raw (edXML Signature) or
+	// Header.signed_at. Signatures inside of files are not looked for. QD28 Art. 4:
+	// the others are for information only.
 	DigitallySigned uint64 `protobuf:"varint,7,opt,name=digitally_signed,json=digitallySigned,proto3" json:"digitally_signed,omitempty"`
-	// Sent within the limit of ND30 Art. 18.
+	// Of the documents sent, handed over the day they were signed or the morning of
+	// the next working day (QD28 Art. 6, ND30 Art. 18). Without signed_at the date of
+	// issue counts.
 	OnTime uint64 `protobuf:"varint,8,opt,name=on_time,json=onTime,proto3" json:"on_time,omitempty"`
-	// Sent later.
+	// Sent later. Of the others it is not known.
 	Late uint64 `protobuf:"varint,9,opt,name=late,proto3" json:"late,omitempty"`
 	// Documents sent, by Priority.
-	ByPriority    []uint64 `protobuf:"varint,10,rep,packed,name=by_priority,json=byPriority,proto3" json:"by_priority,omitempty"`
+	ByPriority []uint64 `protobuf:"varint,10,rep,packed,name=by_priority,json=byPriority,proto3" json:"by_priority,omitempty"`
+	// Name of the agency, where the key is one that the directory knows.
+	Name string `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`
+	// Deliveries of the documents sent: delivered, pending, expired, refused and
+	// recalled together.
+	Deliveries uint64 `protobuf:"varint,12,opt,name=deliveries,proto3" json:"deliveries,omitempty"`
+	// Of these, confirmed by the recipient's connector.
+	Delivered uint64 `protobuf:"varint,13,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	// On their way.
+	Pending uint64 `protobuf:"varint,14,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Deliveries addressed to the key.
+	Addressed uint64 `protobuf:"varint,15,opt,name=addressed,proto3" json:"addressed,omitempty"`
+	// Deliveries addressed to the key, by truc.exchange.v1.Phase: what its officers
+	// said.
+	ByPhase []uint64 `protobuf:"varint,16,rep,packed,name=by_phase,json=byPhase,proto3" json:"by_phase,omitempty"`
+	// Of those received, confirmed by the recipient's officers (01 to 06) the day
+	// they arrived (ND30 Art. 21(2)).
+	AcceptedOnTime uint64 `protobuf:"varint,17,opt,name=accepted_on_time,json=acceptedOnTime,proto3" json:"accepted_on_time,omitempty"`
+	// Confirmed later, or not yet although that day is over. Of the others it is not
+	// known: the day is not over, or the document was taken back.
+	AcceptedLate uint64 `protobuf:"varint,18,opt,name=accepted_late,json=acceptedLate,proto3" json:"accepted_late,omitempty"`
+	// Status messages.
+	Statuses      *StatsStatuses `protobuf:"bytes,19,opt,name=statuses,proto3" json:"statuses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3594,20 +3639,209 @@ func (x *StatsRow) GetByPriority() []uint64 {
 	return nil
 }
 
-// StatsResponse is a table.
+func (x *StatsRow) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StatsRow) GetDeliveries() uint64 {
+	if x != nil {
+		return x.Deliveries
+	}
+	return 0
+}
+
+func (x *StatsRow) GetDelivered() uint64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *StatsRow) GetPending() uint64 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *StatsRow) GetAddressed() uint64 {
+	if x != nil {
+		return x.Addressed
+	}
+	return 0
+}
+
+func (x *StatsRow) GetByPhase() []uint64 {
+	if x != nil {
+		return x.ByPhase
+	}
+	return nil
+}
+
+func (x *StatsRow) GetAcceptedOnTime() uint64 {
+	if x != nil {
+		return x.AcceptedOnTime
+	}
+	return 0
+}
+
+func (x *StatsRow) GetAcceptedLate() uint64 {
+	if x != nil {
+		return x.AcceptedLate
+	}
+	return 0
+}
+
+func (x *StatsRow) GetStatuses() *StatsStatuses {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+// StatsStatuses counts the status messages of a key. Deliveries of documents and of
+// statuses together are those that AuditRow counts.
+type StatsStatuses struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Status messages sent.
+	Sent uint64 `protobuf:"varint,1,opt,name=sent,proto3" json:"sent,omitempty"`
+	// Deliveries of them.
+	Deliveries uint64 `protobuf:"varint,2,opt,name=deliveries,proto3" json:"deliveries,omitempty"`
+	// Of these, confirmed by the recipient's connector.
+	Delivered uint64 `protobuf:"varint,3,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	// On their way.
+	Pending uint64 `protobuf:"varint,4,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Lifetime over.
+	Expired uint64 `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
+	// Refused for good.
+	Refused uint64 `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Taken back.
+	Recalled uint64 `protobuf:"varint,7,opt,name=recalled,proto3" json:"recalled,omitempty"`
+	// Deliveries addressed to the key.
+	Addressed uint64 `protobuf:"varint,8,opt,name=addressed,proto3" json:"addressed,omitempty"`
+	// Of these, confirmed by its connector.
+	Received      uint64 `protobuf:"varint,9,opt,name=received,proto3" json:"received,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsStatuses) Reset() {
+	*x = StatsStatuses{}
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsStatuses) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsStatuses) ProtoMessage() {}
+
+func (x *StatsStatuses) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsStatuses.ProtoReflect.Descriptor instead.
+func (*StatsStatuses) Descriptor() ([]byte, []int) {
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *StatsStatuses) GetSent() uint64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *StatsStatuses) GetDeliveries() uint64 {
+	if x != nil {
+		return x.Deliveries
+	}
+	return 0
+}
+
+func (x *StatsStatuses) GetDelivered() uint64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *StatsStatuses) GetPending() uint64 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *StatsStatuses) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
+func (x *StatsStatuses) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *StatsStatuses) GetRecalled() uint64 {
+	if x != nil {
+		return x.Recalled
+	}
+	return 0
+}
+
+func (x *StatsStatuses) GetAddressed() uint64 {
+	if x != nil {
+		return x.Addressed
+	}
+	return 0
+}
+
+func (x *StatsStatuses) GetReceived() uint64 {
+	if x != nil {
+		return x.Received
+	}
+	return 0
+}
+
+// StatsResponse is a table. The rows, the relays and the total add up to the same,
+// unless something is wrong.
 type StatsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By key.
+	// By key: agencies by code, tiers by number, kinds in the order of ND30 Art. 7.
 	Rows []*StatsRow `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
-	// Relays that did not answer.
+	// Relays that did not answer; then what they accepted is not counted.
 	SilentRelayIds []string `protobuf:"bytes,2,rep,name=silent_relay_ids,json=silentRelayIds,proto3" json:"silent_relay_ids,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What each relay accepted, by relay id.
+	Relays []*StatsRow `protobuf:"bytes,3,rep,name=relays,proto3" json:"relays,omitempty"`
+	// All relays together.
+	Total *StatsRow `protobuf:"bytes,4,opt,name=total,proto3" json:"total,omitempty"`
+	// The month that was counted.
+	Month         string `protobuf:"bytes,5,opt,name=month,proto3" json:"month,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3619,7 +3853,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3632,7 +3866,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *StatsResponse) GetRows() []*StatsRow {
@@ -3649,6 +3883,27 @@ func (x *StatsResponse) GetSilentRelayIds() []string {
 	return nil
 }
 
+func (x *StatsResponse) GetRelays() []*StatsRow {
+	if x != nil {
+		return x.Relays
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetTotal() *StatsRow {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetMonth() string {
+	if x != nil {
+		return x.Month
+	}
+	return ""
+}
+
 // HealthRequest asks how a relay is.
 type HealthRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3658,7 +3913,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3670,7 +3925,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3683,7 +3938,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 // HealthResponse tells.
@@ -3723,7 +3978,7 @@ type HealthResponse struct {
 
 func (x *HealthResponse) Reset() {
 	*x = HealthResponse{}
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +3990,7 @@ func (x *HealthResponse) String() string {
 func (*HealthResponse) ProtoMessage() {}
 
 func (x *HealthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_truc_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +4003,7 @@ func (x *HealthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
 func (*HealthResponse) Descriptor() ([]byte, []int) {
-	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_truc_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HealthResponse) GetRelay() *v11.RelayInfo {
@@ -4067,11 +4322,12 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\vagency_code\x18\x02 \x01(\tR\n" +
 	"agencyCode\x12\x19\n" +
 	"\brelay_id\x18\x03 \x01(\tR\arelayId\x12\x18\n" +
-	"\aproblem\x18\x04 \x01(\tR\aproblem\"J\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\"e\n" +
 	"\fStatsRequest\x12\x14\n" +
 	"\x05month\x18\x01 \x01(\tR\x05month\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x14\n" +
-	"\x05local\x18\x03 \x01(\bR\x05local\"\x95\x02\n" +
+	"\x05local\x18\x03 \x01(\bR\x05local\x12\x19\n" +
+	"\brelay_id\x18\x04 \x01(\tR\arelayId\"\xc3\x04\n" +
 	"\bStatsRow\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04sent\x18\x02 \x01(\x04R\x04sent\x12\x1a\n" +
@@ -4084,10 +4340,36 @@ const file_truc_admin_v1_admin_proto_rawDesc = "" +
 	"\x04late\x18\t \x01(\x04R\x04late\x12\x1f\n" +
 	"\vby_priority\x18\n" +
 	" \x03(\x04R\n" +
-	"byPriority\"f\n" +
+	"byPriority\x12\x12\n" +
+	"\x04name\x18\v \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"deliveries\x18\f \x01(\x04R\n" +
+	"deliveries\x12\x1c\n" +
+	"\tdelivered\x18\r \x01(\x04R\tdelivered\x12\x18\n" +
+	"\apending\x18\x0e \x01(\x04R\apending\x12\x1c\n" +
+	"\taddressed\x18\x0f \x01(\x04R\taddressed\x12\x19\n" +
+	"\bby_phase\x18\x10 \x03(\x04R\abyPhase\x12(\n" +
+	"\x10accepted_on_time\x18\x11 \x01(\x04R\x0eacceptedOnTime\x12#\n" +
+	"\raccepted_late\x18\x12 \x01(\x04R\facceptedLate\x128\n" +
+	"\bstatuses\x18\x13 \x01(\v2\x1c.truc.admin.v1.StatsStatusesR\bstatuses\"\x85\x02\n" +
+	"\rStatsStatuses\x12\x12\n" +
+	"\x04sent\x18\x01 \x01(\x04R\x04sent\x12\x1e\n" +
+	"\n" +
+	"deliveries\x18\x02 \x01(\x04R\n" +
+	"deliveries\x12\x1c\n" +
+	"\tdelivered\x18\x03 \x01(\x04R\tdelivered\x12\x18\n" +
+	"\apending\x18\x04 \x01(\x04R\apending\x12\x18\n" +
+	"\aexpired\x18\x05 \x01(\x04R\aexpired\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\x04R\arefused\x12\x1a\n" +
+	"\brecalled\x18\a \x01(\x04R\brecalled\x12\x1c\n" +
+	"\taddressed\x18\b \x01(\x04R\taddressed\x12\x1a\n" +
+	"\breceived\x18\t \x01(\x04R\breceived\"\xdc\x01\n" +
 	"\rStatsResponse\x12+\n" +
 	"\x04rows\x18\x01 \x03(\v2\x17.truc.admin.v1.StatsRowR\x04rows\x12(\n" +
-	"\x10silent_relay_ids\x18\x02 \x03(\tR\x0esilentRelayIds\"\x0f\n" +
+	"\x10silent_relay_ids\x18\x02 \x03(\tR\x0esilentRelayIds\x12/\n" +
+	"\x06relays\x18\x03 \x03(\v2\x17.truc.admin.v1.StatsRowR\x06relays\x12-\n" +
+	"\x05total\x18\x04 \x01(\v2\x17.truc.admin.v1.StatsRowR\x05total\x12\x14\n" +
+	"\x05month\x18\x05 \x01(\tR\x05month\"\x0f\n" +
 	"\rHealthRequest\"\xe4\x03\n" +
 	"\x0eHealthResponse\x121\n" +
 	"\x05relay\x18\x01 \x01(\v2\x1b.truc.exchange.v1.RelayInfoR\x05relay\x12\x18\n" +
@@ -4166,7 +4448,7 @@ func file_truc_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_truc_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_truc_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_truc_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_truc_admin_v1_admin_proto_goTypes = []any{
 	(Consistency)(0),               // 0: truc.admin.v1.Consistency
 	(SteerOperation)(0),            // 1: truc.admin.v1.SteerOperation
@@ -4227,125 +4509,129 @@ var file_truc_admin_v1_admin_proto_goTypes = []any{
 	(*AuditFinding)(nil),           // 56: truc.admin.v1.AuditFinding
 	(*StatsRequest)(nil),           // 57: truc.admin.v1.StatsRequest
 	(*StatsRow)(nil),               // 58: truc.admin.v1.StatsRow
-	(*StatsResponse)(nil),          // 59: truc.admin.v1.StatsResponse
-	(*HealthRequest)(nil),          // 60: truc.admin.v1.HealthRequest
-	(*HealthResponse)(nil),         // 61: truc.admin.v1.HealthResponse
-	(*durationpb.Duration)(nil),    // 62: google.protobuf.Duration
-	(*v1.Command)(nil),             // 63: truc.directory.v1.Command
-	(*v1.CommandResult)(nil),       // 64: truc.directory.v1.CommandResult
-	(*v1.Relay)(nil),               // 65: truc.directory.v1.Relay
-	(*v1.Agency)(nil),              // 66: truc.directory.v1.Agency
-	(*v1.Group)(nil),               // 67: truc.directory.v1.Group
-	(*v1.Rule)(nil),                // 68: truc.directory.v1.Rule
-	(*v1.Gateway)(nil),             // 69: truc.directory.v1.Gateway
-	(*v1.TrustRoot)(nil),           // 70: truc.directory.v1.TrustRoot
-	(*v1.Revocation)(nil),          // 71: truc.directory.v1.Revocation
-	(*v11.Receipt)(nil),            // 72: truc.exchange.v1.Receipt
-	(*v11.Delivery)(nil),           // 73: truc.exchange.v1.Delivery
-	(*v11.TraceEvent)(nil),         // 74: truc.exchange.v1.TraceEvent
-	(*v11.Part)(nil),               // 75: truc.exchange.v1.Part
-	(v11.Priority)(0),              // 76: truc.exchange.v1.Priority
-	(*timestamppb.Timestamp)(nil),  // 77: google.protobuf.Timestamp
-	(*v11.RelayInfo)(nil),          // 78: truc.exchange.v1.RelayInfo
+	(*StatsStatuses)(nil),          // 59: truc.admin.v1.StatsStatuses
+	(*StatsResponse)(nil),          // 60: truc.admin.v1.StatsResponse
+	(*HealthRequest)(nil),          // 61: truc.admin.v1.HealthRequest
+	(*HealthResponse)(nil),         // 62: truc.admin.v1.HealthResponse
+	(*durationpb.Duration)(nil),    // 63: google.protobuf.Duration
+	(*v1.Command)(nil),             // 64: truc.directory.v1.Command
+	(*v1.CommandResult)(nil),       // 65: truc.directory.v1.CommandResult
+	(*v1.Relay)(nil),               // 66: truc.directory.v1.Relay
+	(*v1.Agency)(nil),              // 67: truc.directory.v1.Agency
+	(*v1.Group)(nil),               // 68: truc.directory.v1.Group
+	(*v1.Rule)(nil),                // 69: truc.directory.v1.Rule
+	(*v1.Gateway)(nil),             // 70: truc.directory.v1.Gateway
+	(*v1.TrustRoot)(nil),           // 71: truc.directory.v1.TrustRoot
+	(*v1.Revocation)(nil),          // 72: truc.directory.v1.Revocation
+	(*v11.Receipt)(nil),            // 73: truc.exchange.v1.Receipt
+	(*v11.Delivery)(nil),           // 74: truc.exchange.v1.Delivery
+	(*v11.TraceEvent)(nil),         // 75: truc.exchange.v1.TraceEvent
+	(*v11.Part)(nil),               // 76: truc.exchange.v1.Part
+	(v11.Priority)(0),              // 77: truc.exchange.v1.Priority
+	(*timestamppb.Timestamp)(nil),  // 78: google.protobuf.Timestamp
+	(*v11.RelayInfo)(nil),          // 79: truc.exchange.v1.RelayInfo
 }
 var file_truc_admin_v1_admin_proto_depIdxs = []int32{
-	62, // 0: truc.admin.v1.StatusResponse.last_contact:type_name -> google.protobuf.Duration
+	63, // 0: truc.admin.v1.StatusResponse.last_contact:type_name -> google.protobuf.Duration
 	0,  // 1: truc.admin.v1.MembersRequest.consistency:type_name -> truc.admin.v1.Consistency
-	62, // 2: truc.admin.v1.Member.last_contact:type_name -> google.protobuf.Duration
+	63, // 2: truc.admin.v1.Member.last_contact:type_name -> google.protobuf.Duration
 	5,  // 3: truc.admin.v1.MembersResponse.members:type_name -> truc.admin.v1.Member
-	63, // 4: truc.admin.v1.ChangeRequest.command:type_name -> truc.directory.v1.Command
-	64, // 5: truc.admin.v1.ChangeResponse.result:type_name -> truc.directory.v1.CommandResult
+	64, // 4: truc.admin.v1.ChangeRequest.command:type_name -> truc.directory.v1.Command
+	65, // 5: truc.admin.v1.ChangeResponse.result:type_name -> truc.directory.v1.CommandResult
 	0,  // 6: truc.admin.v1.ListRelaysRequest.consistency:type_name -> truc.admin.v1.Consistency
-	65, // 7: truc.admin.v1.RelayView.relay:type_name -> truc.directory.v1.Relay
-	62, // 8: truc.admin.v1.RelayView.round_trip:type_name -> google.protobuf.Duration
+	66, // 7: truc.admin.v1.RelayView.relay:type_name -> truc.directory.v1.Relay
+	63, // 8: truc.admin.v1.RelayView.round_trip:type_name -> google.protobuf.Duration
 	26, // 9: truc.admin.v1.ListRelaysResponse.relays:type_name -> truc.admin.v1.RelayView
 	0,  // 10: truc.admin.v1.ListAgenciesRequest.consistency:type_name -> truc.admin.v1.Consistency
-	66, // 11: truc.admin.v1.ListAgenciesResponse.agencies:type_name -> truc.directory.v1.Agency
+	67, // 11: truc.admin.v1.ListAgenciesResponse.agencies:type_name -> truc.directory.v1.Agency
 	0,  // 12: truc.admin.v1.ListImportsRequest.consistency:type_name -> truc.admin.v1.Consistency
 	32, // 13: truc.admin.v1.ListImportsResponse.imports:type_name -> truc.admin.v1.StagedImport
 	0,  // 14: truc.admin.v1.ListGroupsRequest.consistency:type_name -> truc.admin.v1.Consistency
-	67, // 15: truc.admin.v1.ListGroupsResponse.groups:type_name -> truc.directory.v1.Group
+	68, // 15: truc.admin.v1.ListGroupsResponse.groups:type_name -> truc.directory.v1.Group
 	0,  // 16: truc.admin.v1.ListRulesRequest.consistency:type_name -> truc.admin.v1.Consistency
-	68, // 17: truc.admin.v1.ListRulesResponse.rules:type_name -> truc.directory.v1.Rule
+	69, // 17: truc.admin.v1.ListRulesResponse.rules:type_name -> truc.directory.v1.Rule
 	0,  // 18: truc.admin.v1.ListGatewaysRequest.consistency:type_name -> truc.admin.v1.Consistency
-	69, // 19: truc.admin.v1.ListGatewaysResponse.gateways:type_name -> truc.directory.v1.Gateway
+	70, // 19: truc.admin.v1.ListGatewaysResponse.gateways:type_name -> truc.directory.v1.Gateway
 	0,  // 20: truc.admin.v1.ListTrustRequest.consistency:type_name -> truc.admin.v1.Consistency
-	70, // 21: truc.admin.v1.ListTrustResponse.roots:type_name -> truc.directory.v1.TrustRoot
-	71, // 22: truc.admin.v1.ListTrustResponse.revocations:type_name -> truc.directory.v1.Revocation
-	72, // 23: truc.admin.v1.TraceResponse.receipt:type_name -> truc.exchange.v1.Receipt
-	73, // 24: truc.admin.v1.TraceResponse.deliveries:type_name -> truc.exchange.v1.Delivery
-	74, // 25: truc.admin.v1.TraceResponse.events:type_name -> truc.exchange.v1.TraceEvent
-	75, // 26: truc.admin.v1.TraceResponse.parts:type_name -> truc.exchange.v1.Part
-	76, // 27: truc.admin.v1.QueueEntry.priority:type_name -> truc.exchange.v1.Priority
-	77, // 28: truc.admin.v1.QueueEntry.since:type_name -> google.protobuf.Timestamp
-	77, // 29: truc.admin.v1.QueueEntry.next_try_at:type_name -> google.protobuf.Timestamp
+	71, // 21: truc.admin.v1.ListTrustResponse.roots:type_name -> truc.directory.v1.TrustRoot
+	72, // 22: truc.admin.v1.ListTrustResponse.revocations:type_name -> truc.directory.v1.Revocation
+	73, // 23: truc.admin.v1.TraceResponse.receipt:type_name -> truc.exchange.v1.Receipt
+	74, // 24: truc.admin.v1.TraceResponse.deliveries:type_name -> truc.exchange.v1.Delivery
+	75, // 25: truc.admin.v1.TraceResponse.events:type_name -> truc.exchange.v1.TraceEvent
+	76, // 26: truc.admin.v1.TraceResponse.parts:type_name -> truc.exchange.v1.Part
+	77, // 27: truc.admin.v1.QueueEntry.priority:type_name -> truc.exchange.v1.Priority
+	78, // 28: truc.admin.v1.QueueEntry.since:type_name -> google.protobuf.Timestamp
+	78, // 29: truc.admin.v1.QueueEntry.next_try_at:type_name -> google.protobuf.Timestamp
 	43, // 30: truc.admin.v1.ListQueueResponse.entry:type_name -> truc.admin.v1.QueueEntry
-	62, // 31: truc.admin.v1.ShapeQueueResponse.ages:type_name -> google.protobuf.Duration
+	63, // 31: truc.admin.v1.ShapeQueueResponse.ages:type_name -> google.protobuf.Duration
 	47, // 32: truc.admin.v1.ShapeQueueResponse.rows:type_name -> truc.admin.v1.ShapeRow
 	1,  // 33: truc.admin.v1.SteerQueueRequest.operation:type_name -> truc.admin.v1.SteerOperation
-	77, // 34: truc.admin.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 34: truc.admin.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
 	54, // 35: truc.admin.v1.AuditResponse.rows:type_name -> truc.admin.v1.AuditRow
 	56, // 36: truc.admin.v1.AuditResponse.findings:type_name -> truc.admin.v1.AuditFinding
-	58, // 37: truc.admin.v1.StatsResponse.rows:type_name -> truc.admin.v1.StatsRow
-	78, // 38: truc.admin.v1.HealthResponse.relay:type_name -> truc.exchange.v1.RelayInfo
-	77, // 39: truc.admin.v1.HealthResponse.started_at:type_name -> google.protobuf.Timestamp
-	2,  // 40: truc.admin.v1.RaftService.Status:input_type -> truc.admin.v1.StatusRequest
-	4,  // 41: truc.admin.v1.RaftService.Members:input_type -> truc.admin.v1.MembersRequest
-	7,  // 42: truc.admin.v1.RaftService.AddVoter:input_type -> truc.admin.v1.AddVoterRequest
-	9,  // 43: truc.admin.v1.RaftService.AddNonvoter:input_type -> truc.admin.v1.AddNonvoterRequest
-	11, // 44: truc.admin.v1.RaftService.Demote:input_type -> truc.admin.v1.DemoteRequest
-	13, // 45: truc.admin.v1.RaftService.Remove:input_type -> truc.admin.v1.RemoveRequest
-	15, // 46: truc.admin.v1.RaftService.TransferLeader:input_type -> truc.admin.v1.TransferLeaderRequest
-	17, // 47: truc.admin.v1.RaftService.Snapshot:input_type -> truc.admin.v1.SnapshotRequest
-	19, // 48: truc.admin.v1.RaftService.Backup:input_type -> truc.admin.v1.BackupRequest
-	21, // 49: truc.admin.v1.RaftService.Restore:input_type -> truc.admin.v1.RestoreRequest
-	23, // 50: truc.admin.v1.DirectoryService.Change:input_type -> truc.admin.v1.ChangeRequest
-	25, // 51: truc.admin.v1.DirectoryService.ListRelays:input_type -> truc.admin.v1.ListRelaysRequest
-	28, // 52: truc.admin.v1.DirectoryService.ListAgencies:input_type -> truc.admin.v1.ListAgenciesRequest
-	33, // 53: truc.admin.v1.DirectoryService.ListGroups:input_type -> truc.admin.v1.ListGroupsRequest
-	35, // 54: truc.admin.v1.DirectoryService.ListRules:input_type -> truc.admin.v1.ListRulesRequest
-	37, // 55: truc.admin.v1.DirectoryService.ListGateways:input_type -> truc.admin.v1.ListGatewaysRequest
-	39, // 56: truc.admin.v1.DirectoryService.ListTrust:input_type -> truc.admin.v1.ListTrustRequest
-	30, // 57: truc.admin.v1.DirectoryService.ListImports:input_type -> truc.admin.v1.ListImportsRequest
-	41, // 58: truc.admin.v1.CustodyService.Trace:input_type -> truc.admin.v1.TraceRequest
-	44, // 59: truc.admin.v1.CustodyService.ListQueue:input_type -> truc.admin.v1.ListQueueRequest
-	46, // 60: truc.admin.v1.CustodyService.ShapeQueue:input_type -> truc.admin.v1.ShapeQueueRequest
-	49, // 61: truc.admin.v1.CustodyService.SteerQueue:input_type -> truc.admin.v1.SteerQueueRequest
-	51, // 62: truc.admin.v1.CustodyService.Drain:input_type -> truc.admin.v1.DrainRequest
-	53, // 63: truc.admin.v1.CustodyService.Audit:input_type -> truc.admin.v1.AuditRequest
-	57, // 64: truc.admin.v1.CustodyService.Stats:input_type -> truc.admin.v1.StatsRequest
-	60, // 65: truc.admin.v1.CustodyService.Health:input_type -> truc.admin.v1.HealthRequest
-	3,  // 66: truc.admin.v1.RaftService.Status:output_type -> truc.admin.v1.StatusResponse
-	6,  // 67: truc.admin.v1.RaftService.Members:output_type -> truc.admin.v1.MembersResponse
-	8,  // 68: truc.admin.v1.RaftService.AddVoter:output_type -> truc.admin.v1.AddVoterResponse
-	10, // 69: truc.admin.v1.RaftService.AddNonvoter:output_type -> truc.admin.v1.AddNonvoterResponse
-	12, // 70: truc.admin.v1.RaftService.Demote:output_type -> truc.admin.v1.DemoteResponse
-	14, // 71: truc.admin.v1.RaftService.Remove:output_type -> truc.admin.v1.RemoveResponse
-	16, // 72: truc.admin.v1.RaftService.TransferLeader:output_type -> truc.admin.v1.TransferLeaderResponse
-	18, // 73: truc.admin.v1.RaftService.Snapshot:output_type -> truc.admin.v1.SnapshotResponse
-	20, // 74: truc.admin.v1.RaftService.Backup:output_type -> truc.admin.v1.BackupResponse
-	22, // 75: truc.admin.v1.RaftService.Restore:output_type -> truc.admin.v1.RestoreResponse
-	24, // 76: truc.admin.v1.DirectoryService.Change:output_type -> truc.admin.v1.ChangeResponse
-	27, // 77: truc.admin.v1.DirectoryService.ListRelays:output_type -> truc.admin.v1.ListRelaysResponse
-	29, // 78: truc.admin.v1.DirectoryService.ListAgencies:output_type -> truc.admin.v1.ListAgenciesResponse
-	34, // 79: truc.admin.v1.DirectoryService.ListGroups:output_type -> truc.admin.v1.ListGroupsResponse
-	36, // 80: truc.admin.v1.DirectoryService.ListRules:output_type -> truc.admin.v1.ListRulesResponse
-	38, // 81: truc.admin.v1.DirectoryService.ListGateways:output_type -> truc.admin.v1.ListGatewaysResponse
-	40, // 82: truc.admin.v1.DirectoryService.ListTrust:output_type -> truc.admin.v1.ListTrustResponse
-	31, // 83: truc.admin.v1.DirectoryService.ListImports:output_type -> truc.admin.v1.ListImportsResponse
-	42, // 84: truc.admin.v1.CustodyService.Trace:output_type -> truc.admin.v1.TraceResponse
-	45, // 85: truc.admin.v1.CustodyService.ListQueue:output_type -> truc.admin.v1.ListQueueResponse
-	48, // 86: truc.admin.v1.CustodyService.ShapeQueue:output_type -> truc.admin.v1.ShapeQueueResponse
-	50, // 87: truc.admin.v1.CustodyService.SteerQueue:output_type -> truc.admin.v1.SteerQueueResponse
-	52, // 88: truc.admin.v1.CustodyService.Drain:output_type -> truc.admin.v1.DrainResponse
-	55, // 89: truc.admin.v1.CustodyService.Audit:output_type -> truc.admin.v1.AuditResponse
-	59, // 90: truc.admin.v1.CustodyService.Stats:output_type -> truc.admin.v1.StatsResponse
-	61, // 91: truc.admin.v1.CustodyService.Health:output_type -> truc.admin.v1.HealthResponse
-	66, // [66:92] is the sub-list for method output_type
-	40, // [40:66] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	59, // 37: truc.admin.v1.StatsRow.statuses:type_name -> truc.admin.v1.StatsStatuses
+	58, // 38: truc.admin.v1.StatsResponse.rows:type_name -> truc.admin.v1.StatsRow
+	58, // 39: truc.admin.v1.StatsResponse.relays:type_name -> truc.admin.v1.StatsRow
+	58, // 40: truc.admin.v1.StatsResponse.total:type_name -> truc.admin.v1.StatsRow
+	79, // 41: truc.admin.v1.HealthResponse.relay:type_name -> truc.exchange.v1.RelayInfo
+	78, // 42: truc.admin.v1.HealthResponse.started_at:type_name -> google.protobuf.Timestamp
+	2,  // 43: truc.admin.v1.RaftService.Status:input_type -> truc.admin.v1.StatusRequest
+	4,  // 44: truc.admin.v1.RaftService.Members:input_type -> truc.admin.v1.MembersRequest
+	7,  // 45: truc.admin.v1.RaftService.AddVoter:input_type -> truc.admin.v1.AddVoterRequest
+	9,  // 46: truc.admin.v1.RaftService.AddNonvoter:input_type -> truc.admin.v1.AddNonvoterRequest
+	11, // 47: truc.admin.v1.RaftService.Demote:input_type -> truc.admin.v1.DemoteRequest
+	13, // 48: truc.admin.v1.RaftService.Remove:input_type -> truc.admin.v1.RemoveRequest
+	15, // 49: truc.admin.v1.RaftService.TransferLeader:input_type -> truc.admin.v1.TransferLeaderRequest
+	17, // 50: truc.admin.v1.RaftService.Snapshot:input_type -> truc.admin.v1.SnapshotRequest
+	19, // 51: truc.admin.v1.RaftService.Backup:input_type -> truc.admin.v1.BackupRequest
+	21, // 52: truc.admin.v1.RaftService.Restore:input_type -> truc.admin.v1.RestoreRequest
+	23, // 53: truc.admin.v1.DirectoryService.Change:input_type -> truc.admin.v1.ChangeRequest
+	25, // 54: truc.admin.v1.DirectoryService.ListRelays:input_type -> truc.admin.v1.ListRelaysRequest
+	28, // 55: truc.admin.v1.DirectoryService.ListAgencies:input_type -> truc.admin.v1.ListAgenciesRequest
+	33, // 56: truc.admin.v1.DirectoryService.ListGroups:input_type -> truc.admin.v1.ListGroupsRequest
+	35, // 57: truc.admin.v1.DirectoryService.ListRules:input_type -> truc.admin.v1.ListRulesRequest
+	37, // 58: truc.admin.v1.DirectoryService.ListGateways:input_type -> truc.admin.v1.ListGatewaysRequest
+	39, // 59: truc.admin.v1.DirectoryService.ListTrust:input_type -> truc.admin.v1.ListTrustRequest
+	30, // 60: truc.admin.v1.DirectoryService.ListImports:input_type -> truc.admin.v1.ListImportsRequest
+	41, // 61: truc.admin.v1.CustodyService.Trace:input_type -> truc.admin.v1.TraceRequest
+	44, // 62: truc.admin.v1.CustodyService.ListQueue:input_type -> truc.admin.v1.ListQueueRequest
+	46, // 63: truc.admin.v1.CustodyService.ShapeQueue:input_type -> truc.admin.v1.ShapeQueueRequest
+	49, // 64: truc.admin.v1.CustodyService.SteerQueue:input_type -> truc.admin.v1.SteerQueueRequest
+	51, // 65: truc.admin.v1.CustodyService.Drain:input_type -> truc.admin.v1.DrainRequest
+	53, // 66: truc.admin.v1.CustodyService.Audit:input_type -> truc.admin.v1.AuditRequest
+	57, // 67: truc.admin.v1.CustodyService.Stats:input_type -> truc.admin.v1.StatsRequest
+	61, // 68: truc.admin.v1.CustodyService.Health:input_type -> truc.admin.v1.HealthRequest
+	3,  // 69: truc.admin.v1.RaftService.Status:output_type -> truc.admin.v1.StatusResponse
+	6,  // 70: truc.admin.v1.RaftService.Members:output_type -> truc.admin.v1.MembersResponse
+	8,  // 71: truc.admin.v1.RaftService.AddVoter:output_type -> truc.admin.v1.AddVoterResponse
+	10, // 72: truc.admin.v1.RaftService.AddNonvoter:output_type -> truc.admin.v1.AddNonvoterResponse
+	12, // 73: truc.admin.v1.RaftService.Demote:output_type -> truc.admin.v1.DemoteResponse
+	14, // 74: truc.admin.v1.RaftService.Remove:output_type -> truc.admin.v1.RemoveResponse
+	16, // 75: truc.admin.v1.RaftService.TransferLeader:output_type -> truc.admin.v1.TransferLeaderResponse
+	18, // 76: truc.admin.v1.RaftService.Snapshot:output_type -> truc.admin.v1.SnapshotResponse
+	20, // 77: truc.admin.v1.RaftService.Backup:output_type -> truc.admin.v1.BackupResponse
+	22, // 78: truc.admin.v1.RaftService.Restore:output_type -> truc.admin.v1.RestoreResponse
+	24, // 79: truc.admin.v1.DirectoryService.Change:output_type -> truc.admin.v1.ChangeResponse
+	27, // 80: truc.admin.v1.DirectoryService.ListRelays:output_type -> truc.admin.v1.ListRelaysResponse
+	29, // 81: truc.admin.v1.DirectoryService.ListAgencies:output_type -> truc.admin.v1.ListAgenciesResponse
+	34, // 82: truc.admin.v1.DirectoryService.ListGroups:output_type -> truc.admin.v1.ListGroupsResponse
+	36, // 83: truc.admin.v1.DirectoryService.ListRules:output_type -> truc.admin.v1.ListRulesResponse
+	38, // 84: truc.admin.v1.DirectoryService.ListGateways:output_type -> truc.admin.v1.ListGatewaysResponse
+	40, // 85: truc.admin.v1.DirectoryService.ListTrust:output_type -> truc.admin.v1.ListTrustResponse
+	31, // 86: truc.admin.v1.DirectoryService.ListImports:output_type -> truc.admin.v1.ListImportsResponse
+	42, // 87: truc.admin.v1.CustodyService.Trace:output_type -> truc.admin.v1.TraceResponse
+	45, // 88: truc.admin.v1.CustodyService.ListQueue:output_type -> truc.admin.v1.ListQueueResponse
+	48, // 89: truc.admin.v1.CustodyService.ShapeQueue:output_type -> truc.admin.v1.ShapeQueueResponse
+	50, // 90: truc.admin.v1.CustodyService.SteerQueue:output_type -> truc.admin.v1.SteerQueueResponse
+	52, // 91: truc.admin.v1.CustodyService.Drain:output_type -> truc.admin.v1.DrainResponse
+	55, // 92: truc.admin.v1.CustodyService.Audit:output_type -> truc.admin.v1.AuditResponse
+	60, // 93: truc.admin.v1.CustodyService.Stats:output_type -> truc.admin.v1.StatsResponse
+	62, // 94: truc.admin.v1.CustodyService.Health:output_type -> truc.admin.v1.HealthResponse
+	69, // [69:95] is the sub-list for method output_type
+	43, // [43:69] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_truc_admin_v1_admin_proto_init() }
@@ -4360,7 +4646,7 @@ func file_truc_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_truc_admin_v1_admin_proto_rawDesc), len(file_truc_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   60,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

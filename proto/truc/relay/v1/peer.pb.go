@@ -1811,6 +1811,98 @@ func (x *AccountResponse) GetResponse() *v11.AuditResponse {
 	return nil
 }
 
+// CountRequest is what the operator asked for.
+type CountRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The month, and by what.
+	Request       *v11.StatsRequest `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountRequest) Reset() {
+	*x = CountRequest{}
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountRequest) ProtoMessage() {}
+
+func (x *CountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
+func (*CountRequest) Descriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CountRequest) GetRequest() *v11.StatsRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// CountResponse is what the called relay counted.
+type CountResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its rows by key, and one for itself.
+	Response      *v11.StatsResponse `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountResponse) Reset() {
+	*x = CountResponse{}
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountResponse) ProtoMessage() {}
+
+func (x *CountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
+func (*CountResponse) Descriptor() ([]byte, []int) {
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CountResponse) GetResponse() *v11.StatsResponse {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
 // Link is one measured link.
 type Link struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1828,7 +1920,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1932,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[22]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1945,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Link) GetRelayId() string {
@@ -1895,7 +1987,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1999,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[23]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2012,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProbeRequest) GetLinks() []*Link {
@@ -1948,7 +2040,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2052,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[24]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2065,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProbeResponse) GetLinks() []*Link {
@@ -2015,7 +2107,7 @@ type ProxyReceiveRequest struct {
 
 func (x *ProxyReceiveRequest) Reset() {
 	*x = ProxyReceiveRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +2119,7 @@ func (x *ProxyReceiveRequest) String() string {
 func (*ProxyReceiveRequest) ProtoMessage() {}
 
 func (x *ProxyReceiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[25]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +2132,7 @@ func (x *ProxyReceiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyReceiveRequest.ProtoReflect.Descriptor instead.
 func (*ProxyReceiveRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProxyReceiveRequest) GetRequest() *v1.ReceiveRequest {
@@ -2061,7 +2153,7 @@ type ProxyReceiveResponse struct {
 
 func (x *ProxyReceiveResponse) Reset() {
 	*x = ProxyReceiveResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2165,7 @@ func (x *ProxyReceiveResponse) String() string {
 func (*ProxyReceiveResponse) ProtoMessage() {}
 
 func (x *ProxyReceiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[26]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2178,7 @@ func (x *ProxyReceiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyReceiveResponse.ProtoReflect.Descriptor instead.
 func (*ProxyReceiveResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProxyReceiveResponse) GetResponse() *v1.ReceiveResponse {
@@ -2107,7 +2199,7 @@ type ProxyFetchRequest struct {
 
 func (x *ProxyFetchRequest) Reset() {
 	*x = ProxyFetchRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2211,7 @@ func (x *ProxyFetchRequest) String() string {
 func (*ProxyFetchRequest) ProtoMessage() {}
 
 func (x *ProxyFetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[27]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2224,7 @@ func (x *ProxyFetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyFetchRequest.ProtoReflect.Descriptor instead.
 func (*ProxyFetchRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{27}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProxyFetchRequest) GetRequest() *v1.FetchRequest {
@@ -2153,7 +2245,7 @@ type ProxyFetchResponse struct {
 
 func (x *ProxyFetchResponse) Reset() {
 	*x = ProxyFetchResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2257,7 @@ func (x *ProxyFetchResponse) String() string {
 func (*ProxyFetchResponse) ProtoMessage() {}
 
 func (x *ProxyFetchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[28]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2270,7 @@ func (x *ProxyFetchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyFetchResponse.ProtoReflect.Descriptor instead.
 func (*ProxyFetchResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{28}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProxyFetchResponse) GetResponse() *v1.FetchResponse {
@@ -2199,7 +2291,7 @@ type ProxyConfirmRequest struct {
 
 func (x *ProxyConfirmRequest) Reset() {
 	*x = ProxyConfirmRequest{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[29]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2303,7 @@ func (x *ProxyConfirmRequest) String() string {
 func (*ProxyConfirmRequest) ProtoMessage() {}
 
 func (x *ProxyConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[29]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2316,7 @@ func (x *ProxyConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ProxyConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{29}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProxyConfirmRequest) GetRequest() *v1.ConfirmRequest {
@@ -2245,7 +2337,7 @@ type ProxyConfirmResponse struct {
 
 func (x *ProxyConfirmResponse) Reset() {
 	*x = ProxyConfirmResponse{}
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[30]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2349,7 @@ func (x *ProxyConfirmResponse) String() string {
 func (*ProxyConfirmResponse) ProtoMessage() {}
 
 func (x *ProxyConfirmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_truc_relay_v1_peer_proto_msgTypes[30]
+	mi := &file_truc_relay_v1_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2362,7 @@ func (x *ProxyConfirmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfirmResponse.ProtoReflect.Descriptor instead.
 func (*ProxyConfirmResponse) Descriptor() ([]byte, []int) {
-	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{30}
+	return file_truc_relay_v1_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProxyConfirmResponse) GetResponse() *v1.ConfirmResponse {
@@ -2404,7 +2496,11 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\x0eAccountRequest\x125\n" +
 	"\arequest\x18\x01 \x01(\v2\x1b.truc.admin.v1.AuditRequestR\arequest\"K\n" +
 	"\x0fAccountResponse\x128\n" +
-	"\bresponse\x18\x01 \x01(\v2\x1c.truc.admin.v1.AuditResponseR\bresponse\"\xa8\x01\n" +
+	"\bresponse\x18\x01 \x01(\v2\x1c.truc.admin.v1.AuditResponseR\bresponse\"E\n" +
+	"\fCountRequest\x125\n" +
+	"\arequest\x18\x01 \x01(\v2\x1b.truc.admin.v1.StatsRequestR\arequest\"I\n" +
+	"\rCountResponse\x128\n" +
+	"\bresponse\x18\x01 \x01(\v2\x1c.truc.admin.v1.StatsResponseR\bresponse\"\xa8\x01\n" +
 	"\x04Link\x12\x19\n" +
 	"\brelay_id\x18\x01 \x01(\tR\arelayId\x128\n" +
 	"\n" +
@@ -2448,7 +2544,7 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\x0fPLACE_ELSEWHERE\x10\x03\x12\x11\n" +
 	"\rPLACE_SETTLED\x10\x04\x12\x0e\n" +
 	"\n" +
-	"PLACE_KEPT\x10\x052\xc6\x05\n" +
+	"PLACE_KEPT\x10\x052\x8a\x06\n" +
 	"\vPeerService\x12C\n" +
 	"\x04Pass\x12\x1a.truc.relay.v1.PassRequest\x1a\x1b.truc.relay.v1.PassResponse(\x010\x01\x12A\n" +
 	"\x04Read\x12\x1a.truc.relay.v1.ReadRequest\x1a\x1b.truc.relay.v1.ReadResponse0\x01\x12H\n" +
@@ -2459,7 +2555,8 @@ const file_truc_relay_v1_peer_proto_rawDesc = "" +
 	"\fProxyReceive\x12\".truc.relay.v1.ProxyReceiveRequest\x1a#.truc.relay.v1.ProxyReceiveResponse0\x01\x12S\n" +
 	"\n" +
 	"ProxyFetch\x12 .truc.relay.v1.ProxyFetchRequest\x1a!.truc.relay.v1.ProxyFetchResponse0\x01\x12W\n" +
-	"\fProxyConfirm\x12\".truc.relay.v1.ProxyConfirmRequest\x1a#.truc.relay.v1.ProxyConfirmResponseB;Z9github.com/truclienthong/truc/proto/truc/relay/v1;relayv1b\x06proto3"
+	"\fProxyConfirm\x12\".truc.relay.v1.ProxyConfirmRequest\x1a#.truc.relay.v1.ProxyConfirmResponse\x12B\n" +
+	"\x05Count\x12\x1b.truc.relay.v1.CountRequest\x1a\x1c.truc.relay.v1.CountResponseB;Z9github.com/truclienthong/truc/proto/truc/relay/v1;relayv1b\x06proto3"
 
 var (
 	file_truc_relay_v1_peer_proto_rawDescOnce sync.Once
@@ -2474,7 +2571,7 @@ func file_truc_relay_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_truc_relay_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_truc_relay_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_truc_relay_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_truc_relay_v1_peer_proto_goTypes = []any{
 	(Stream)(0),                   // 0: truc.relay.v1.Stream
 	(Purpose)(0),                  // 1: truc.relay.v1.Purpose
@@ -2501,29 +2598,33 @@ var file_truc_relay_v1_peer_proto_goTypes = []any{
 	(*Standing)(nil),              // 22: truc.relay.v1.Standing
 	(*AccountRequest)(nil),        // 23: truc.relay.v1.AccountRequest
 	(*AccountResponse)(nil),       // 24: truc.relay.v1.AccountResponse
-	(*Link)(nil),                  // 25: truc.relay.v1.Link
-	(*ProbeRequest)(nil),          // 26: truc.relay.v1.ProbeRequest
-	(*ProbeResponse)(nil),         // 27: truc.relay.v1.ProbeResponse
-	(*ProxyReceiveRequest)(nil),   // 28: truc.relay.v1.ProxyReceiveRequest
-	(*ProxyReceiveResponse)(nil),  // 29: truc.relay.v1.ProxyReceiveResponse
-	(*ProxyFetchRequest)(nil),     // 30: truc.relay.v1.ProxyFetchRequest
-	(*ProxyFetchResponse)(nil),    // 31: truc.relay.v1.ProxyFetchResponse
-	(*ProxyConfirmRequest)(nil),   // 32: truc.relay.v1.ProxyConfirmRequest
-	(*ProxyConfirmResponse)(nil),  // 33: truc.relay.v1.ProxyConfirmResponse
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
-	(*v1.Receipt)(nil),            // 35: truc.exchange.v1.Receipt
-	(v1.ErrorReason)(0),           // 36: truc.exchange.v1.ErrorReason
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
-	(*v1.TraceEvent)(nil),         // 38: truc.exchange.v1.TraceEvent
-	(*v1.Delivery)(nil),           // 39: truc.exchange.v1.Delivery
-	(*v11.AuditRequest)(nil),      // 40: truc.admin.v1.AuditRequest
-	(*v11.AuditResponse)(nil),     // 41: truc.admin.v1.AuditResponse
-	(*v1.ReceiveRequest)(nil),     // 42: truc.exchange.v1.ReceiveRequest
-	(*v1.ReceiveResponse)(nil),    // 43: truc.exchange.v1.ReceiveResponse
-	(*v1.FetchRequest)(nil),       // 44: truc.exchange.v1.FetchRequest
-	(*v1.FetchResponse)(nil),      // 45: truc.exchange.v1.FetchResponse
-	(*v1.ConfirmRequest)(nil),     // 46: truc.exchange.v1.ConfirmRequest
-	(*v1.ConfirmResponse)(nil),    // 47: truc.exchange.v1.ConfirmResponse
+	(*CountRequest)(nil),          // 25: truc.relay.v1.CountRequest
+	(*CountResponse)(nil),         // 26: truc.relay.v1.CountResponse
+	(*Link)(nil),                  // 27: truc.relay.v1.Link
+	(*ProbeRequest)(nil),          // 28: truc.relay.v1.ProbeRequest
+	(*ProbeResponse)(nil),         // 29: truc.relay.v1.ProbeResponse
+	(*ProxyReceiveRequest)(nil),   // 30: truc.relay.v1.ProxyReceiveRequest
+	(*ProxyReceiveResponse)(nil),  // 31: truc.relay.v1.ProxyReceiveResponse
+	(*ProxyFetchRequest)(nil),     // 32: truc.relay.v1.ProxyFetchRequest
+	(*ProxyFetchResponse)(nil),    // 33: truc.relay.v1.ProxyFetchResponse
+	(*ProxyConfirmRequest)(nil),   // 34: truc.relay.v1.ProxyConfirmRequest
+	(*ProxyConfirmResponse)(nil),  // 35: truc.relay.v1.ProxyConfirmResponse
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*v1.Receipt)(nil),            // 37: truc.exchange.v1.Receipt
+	(v1.ErrorReason)(0),           // 38: truc.exchange.v1.ErrorReason
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*v1.TraceEvent)(nil),         // 40: truc.exchange.v1.TraceEvent
+	(*v1.Delivery)(nil),           // 41: truc.exchange.v1.Delivery
+	(*v11.AuditRequest)(nil),      // 42: truc.admin.v1.AuditRequest
+	(*v11.AuditResponse)(nil),     // 43: truc.admin.v1.AuditResponse
+	(*v11.StatsRequest)(nil),      // 44: truc.admin.v1.StatsRequest
+	(*v11.StatsResponse)(nil),     // 45: truc.admin.v1.StatsResponse
+	(*v1.ReceiveRequest)(nil),     // 46: truc.exchange.v1.ReceiveRequest
+	(*v1.ReceiveResponse)(nil),    // 47: truc.exchange.v1.ReceiveResponse
+	(*v1.FetchRequest)(nil),       // 48: truc.exchange.v1.FetchRequest
+	(*v1.FetchResponse)(nil),      // 49: truc.exchange.v1.FetchResponse
+	(*v1.ConfirmRequest)(nil),     // 50: truc.exchange.v1.ConfirmRequest
+	(*v1.ConfirmResponse)(nil),    // 51: truc.exchange.v1.ConfirmResponse
 }
 var file_truc_relay_v1_peer_proto_depIdxs = []int32{
 	4,  // 0: truc.relay.v1.PassRequest.hello:type_name -> truc.relay.v1.PassHello
@@ -2532,60 +2633,64 @@ var file_truc_relay_v1_peer_proto_depIdxs = []int32{
 	7,  // 3: truc.relay.v1.PassRequest.end:type_name -> truc.relay.v1.OfferEnd
 	8,  // 4: truc.relay.v1.PassRequest.cancel:type_name -> truc.relay.v1.OfferCancel
 	0,  // 5: truc.relay.v1.PassHello.stream:type_name -> truc.relay.v1.Stream
-	34, // 6: truc.relay.v1.Offer.accepted_at:type_name -> google.protobuf.Timestamp
+	36, // 6: truc.relay.v1.Offer.accepted_at:type_name -> google.protobuf.Timestamp
 	1,  // 7: truc.relay.v1.Offer.purpose:type_name -> truc.relay.v1.Purpose
-	34, // 8: truc.relay.v1.Offer.expires_at:type_name -> google.protobuf.Timestamp
+	36, // 8: truc.relay.v1.Offer.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 9: truc.relay.v1.PassResponse.accepted:type_name -> truc.relay.v1.OfferAccepted
 	12, // 10: truc.relay.v1.PassResponse.refused:type_name -> truc.relay.v1.OfferRefused
 	13, // 11: truc.relay.v1.PassResponse.resume:type_name -> truc.relay.v1.OfferResume
-	35, // 12: truc.relay.v1.OfferAccepted.receipt:type_name -> truc.exchange.v1.Receipt
+	37, // 12: truc.relay.v1.OfferAccepted.receipt:type_name -> truc.exchange.v1.Receipt
 	11, // 13: truc.relay.v1.OfferAccepted.refused:type_name -> truc.relay.v1.RecipientRefused
-	36, // 14: truc.relay.v1.RecipientRefused.reason:type_name -> truc.exchange.v1.ErrorReason
-	36, // 15: truc.relay.v1.OfferRefused.reason:type_name -> truc.exchange.v1.ErrorReason
-	37, // 16: truc.relay.v1.OfferRefused.retry_after:type_name -> google.protobuf.Duration
-	38, // 17: truc.relay.v1.InquireResponse.events:type_name -> truc.exchange.v1.TraceEvent
-	39, // 18: truc.relay.v1.InquireResponse.deliveries:type_name -> truc.exchange.v1.Delivery
-	35, // 19: truc.relay.v1.InquireResponse.receipt:type_name -> truc.exchange.v1.Receipt
+	38, // 14: truc.relay.v1.RecipientRefused.reason:type_name -> truc.exchange.v1.ErrorReason
+	38, // 15: truc.relay.v1.OfferRefused.reason:type_name -> truc.exchange.v1.ErrorReason
+	39, // 16: truc.relay.v1.OfferRefused.retry_after:type_name -> google.protobuf.Duration
+	40, // 17: truc.relay.v1.InquireResponse.events:type_name -> truc.exchange.v1.TraceEvent
+	41, // 18: truc.relay.v1.InquireResponse.deliveries:type_name -> truc.exchange.v1.Delivery
+	37, // 19: truc.relay.v1.InquireResponse.receipt:type_name -> truc.exchange.v1.Receipt
 	19, // 20: truc.relay.v1.ReconcileRequest.items:type_name -> truc.relay.v1.ReconcileItem
 	21, // 21: truc.relay.v1.ReconcileResponse.answers:type_name -> truc.relay.v1.ReconcileAnswer
 	22, // 22: truc.relay.v1.ReconcileAnswer.standings:type_name -> truc.relay.v1.Standing
 	2,  // 23: truc.relay.v1.Standing.place:type_name -> truc.relay.v1.Place
-	39, // 24: truc.relay.v1.Standing.delivery:type_name -> truc.exchange.v1.Delivery
-	40, // 25: truc.relay.v1.AccountRequest.request:type_name -> truc.admin.v1.AuditRequest
-	41, // 26: truc.relay.v1.AccountResponse.response:type_name -> truc.admin.v1.AuditResponse
-	37, // 27: truc.relay.v1.Link.round_trip:type_name -> google.protobuf.Duration
-	34, // 28: truc.relay.v1.Link.measured_at:type_name -> google.protobuf.Timestamp
-	25, // 29: truc.relay.v1.ProbeRequest.links:type_name -> truc.relay.v1.Link
-	25, // 30: truc.relay.v1.ProbeResponse.links:type_name -> truc.relay.v1.Link
-	42, // 31: truc.relay.v1.ProxyReceiveRequest.request:type_name -> truc.exchange.v1.ReceiveRequest
-	43, // 32: truc.relay.v1.ProxyReceiveResponse.response:type_name -> truc.exchange.v1.ReceiveResponse
-	44, // 33: truc.relay.v1.ProxyFetchRequest.request:type_name -> truc.exchange.v1.FetchRequest
-	45, // 34: truc.relay.v1.ProxyFetchResponse.response:type_name -> truc.exchange.v1.FetchResponse
-	46, // 35: truc.relay.v1.ProxyConfirmRequest.request:type_name -> truc.exchange.v1.ConfirmRequest
-	47, // 36: truc.relay.v1.ProxyConfirmResponse.response:type_name -> truc.exchange.v1.ConfirmResponse
-	3,  // 37: truc.relay.v1.PeerService.Pass:input_type -> truc.relay.v1.PassRequest
-	14, // 38: truc.relay.v1.PeerService.Read:input_type -> truc.relay.v1.ReadRequest
-	16, // 39: truc.relay.v1.PeerService.Inquire:input_type -> truc.relay.v1.InquireRequest
-	18, // 40: truc.relay.v1.PeerService.Reconcile:input_type -> truc.relay.v1.ReconcileRequest
-	23, // 41: truc.relay.v1.PeerService.Account:input_type -> truc.relay.v1.AccountRequest
-	26, // 42: truc.relay.v1.PeerService.Probe:input_type -> truc.relay.v1.ProbeRequest
-	28, // 43: truc.relay.v1.PeerService.ProxyReceive:input_type -> truc.relay.v1.ProxyReceiveRequest
-	30, // 44: truc.relay.v1.PeerService.ProxyFetch:input_type -> truc.relay.v1.ProxyFetchRequest
-	32, // 45: truc.relay.v1.PeerService.ProxyConfirm:input_type -> truc.relay.v1.ProxyConfirmRequest
-	9,  // 46: truc.relay.v1.PeerService.Pass:output_type -> truc.relay.v1.PassResponse
-	15, // 47: truc.relay.v1.PeerService.Read:output_type -> truc.relay.v1.ReadResponse
-	17, // 48: truc.relay.v1.PeerService.Inquire:output_type -> truc.relay.v1.InquireResponse
-	20, // 49: truc.relay.v1.PeerService.Reconcile:output_type -> truc.relay.v1.ReconcileResponse
-	24, // 50: truc.relay.v1.PeerService.Account:output_type -> truc.relay.v1.AccountResponse
-	27, // 51: truc.relay.v1.PeerService.Probe:output_type -> truc.relay.v1.ProbeResponse
-	29, // 52: truc.relay.v1.PeerService.ProxyReceive:output_type -> truc.relay.v1.ProxyReceiveResponse
-	31, // 53: truc.relay.v1.PeerService.ProxyFetch:output_type -> truc.relay.v1.ProxyFetchResponse
-	33, // 54: truc.relay.v1.PeerService.ProxyConfirm:output_type -> truc.relay.v1.ProxyConfirmResponse
-	46, // [46:55] is the sub-list for method output_type
-	37, // [37:46] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	41, // 24: truc.relay.v1.Standing.delivery:type_name -> truc.exchange.v1.Delivery
+	42, // 25: truc.relay.v1.AccountRequest.request:type_name -> truc.admin.v1.AuditRequest
+	43, // 26: truc.relay.v1.AccountResponse.response:type_name -> truc.admin.v1.AuditResponse
+	44, // 27: truc.relay.v1.CountRequest.request:type_name -> truc.admin.v1.StatsRequest
+	45, // 28: truc.relay.v1.CountResponse.response:type_name -> truc.admin.v1.StatsResponse
+	39, // 29: truc.relay.v1.Link.round_trip:type_name -> google.protobuf.Duration
+	36, // 30: truc.relay.v1.Link.measured_at:type_name -> google.protobuf.Timestamp
+	27, // 31: truc.relay.v1.ProbeRequest.links:type_name -> truc.relay.v1.Link
+	27, // 32: truc.relay.v1.ProbeResponse.links:type_name -> truc.relay.v1.Link
+	46, // 33: truc.relay.v1.ProxyReceiveRequest.request:type_name -> truc.exchange.v1.ReceiveRequest
+	47, // 34: truc.relay.v1.ProxyReceiveResponse.response:type_name -> truc.exchange.v1.ReceiveResponse
+	48, // 35: truc.relay.v1.ProxyFetchRequest.request:type_name -> truc.exchange.v1.FetchRequest
+	49, // 36: truc.relay.v1.ProxyFetchResponse.response:type_name -> truc.exchange.v1.FetchResponse
+	50, // 37: truc.relay.v1.ProxyConfirmRequest.request:type_name -> truc.exchange.v1.ConfirmRequest
+	51, // 38: truc.relay.v1.ProxyConfirmResponse.response:type_name -> truc.exchange.v1.ConfirmResponse
+	3,  // 39: truc.relay.v1.PeerService.Pass:input_type -> truc.relay.v1.PassRequest
+	14, // 40: truc.relay.v1.PeerService.Read:input_type -> truc.relay.v1.ReadRequest
+	16, // 41: truc.relay.v1.PeerService.Inquire:input_type -> truc.relay.v1.InquireRequest
+	18, // 42: truc.relay.v1.PeerService.Reconcile:input_type -> truc.relay.v1.ReconcileRequest
+	23, // 43: truc.relay.v1.PeerService.Account:input_type -> truc.relay.v1.AccountRequest
+	28, // 44: truc.relay.v1.PeerService.Probe:input_type -> truc.relay.v1.ProbeRequest
+	30, // 45: truc.relay.v1.PeerService.ProxyReceive:input_type -> truc.relay.v1.ProxyReceiveRequest
+	32, // 46: truc.relay.v1.PeerService.ProxyFetch:input_type -> truc.relay.v1.ProxyFetchRequest
+	34, // 47: truc.relay.v1.PeerService.ProxyConfirm:input_type -> truc.relay.v1.ProxyConfirmRequest
+	25, // 48: truc.relay.v1.PeerService.Count:input_type -> truc.relay.v1.CountRequest
+	9,  // 49: truc.relay.v1.PeerService.Pass:output_type -> truc.relay.v1.PassResponse
+	15, // 50: truc.relay.v1.PeerService.Read:output_type -> truc.relay.v1.ReadResponse
+	17, // 51: truc.relay.v1.PeerService.Inquire:output_type -> truc.relay.v1.InquireResponse
+	20, // 52: truc.relay.v1.PeerService.Reconcile:output_type -> truc.relay.v1.ReconcileResponse
+	24, // 53: truc.relay.v1.PeerService.Account:output_type -> truc.relay.v1.AccountResponse
+	29, // 54: truc.relay.v1.PeerService.Probe:output_type -> truc.relay.v1.ProbeResponse
+	31, // 55: truc.relay.v1.PeerService.ProxyReceive:output_type -> truc.relay.v1.ProxyReceiveResponse
+	33, // 56: truc.relay.v1.PeerService.ProxyFetch:output_type -> truc.relay.v1.ProxyFetchResponse
+	35, // 57: truc.relay.v1.PeerService.ProxyConfirm:output_type -> truc.relay.v1.ProxyConfirmResponse
+	26, // 58: truc.relay.v1.PeerService.Count:output_type -> truc.relay.v1.CountResponse
+	49, // [49:59] is the sub-list for method output_type
+	39, // [39:49] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_truc_relay_v1_peer_proto_init() }
@@ -2611,7 +2716,7 @@ func file_truc_relay_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_truc_relay_v1_peer_proto_rawDesc), len(file_truc_relay_v1_peer_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

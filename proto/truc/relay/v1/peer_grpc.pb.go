@@ -30,6 +30,7 @@ const (
 	PeerService_ProxyReceive_FullMethodName = "/truc.relay.v1.PeerService/ProxyReceive"
 	PeerService_ProxyFetch_FullMethodName   = "/truc.relay.v1.PeerService/ProxyFetch"
 	PeerService_ProxyConfirm_FullMethodName = "/truc.relay.v1.PeerService/ProxyConfirm"
+	PeerService_Count_FullMethodName        = "/truc.relay.v1.PeerService/Count"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -63,6 +64,9 @@ type PeerServiceClient interface {
 	ProxyFetch(ctx context.Context, in *ProxyFetchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProxyFetchResponse], error)
 	// ProxyConfirm is Confirm on behalf of an attached agency.
 	ProxyConfirm(ctx context.Context, in *ProxyConfirmRequest, opts ...grpc.CallOption) (*ProxyConfirmResponse, error)
+	// Count counts what the called relay accepted in a month: its part of the
+	// statistics that an operator asked the caller for.
+	Count(ctx context.Context, in *CountRequest, opts ...grpc.CallOption) (*CountResponse, error)
 }
 
 type peerServiceClient struct {
@@ -193,6 +197,16 @@ func (c *peerServiceClient) ProxyConfirm(ctx context.Context, in *ProxyConfirmRe
 	return out, nil
 }
 
+func (c *peerServiceClient) Count(ctx context.Context, in *CountRequest, opts ...grpc.CallOption) (*CountResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CountResponse)
+	err := c.cc.Invoke(ctx, PeerService_Count_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -224,6 +238,9 @@ type PeerServiceServer interface {
 	ProxyFetch(*ProxyFetchRequest, grpc.ServerStreamingServer[ProxyFetchResponse]) error
 	// ProxyConfirm is Confirm on behalf of an attached agency.
 	ProxyConfirm(context.Context, *ProxyConfirmRequest) (*ProxyConfirmResponse, error)
+	// Count counts what the called relay accepted in a month: its part of the
+	// statistics that an operator asked the caller for.
+	Count(context.Context, *CountRequest) (*CountResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -260,6 +277,9 @@ func (UnimplementedPeerServiceServer) ProxyFetch(*ProxyFetchRequest, grpc.Server
 }
 func (UnimplementedPeerServiceServer) ProxyConfirm(context.Context, *ProxyConfirmRequest) (*ProxyConfirmResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ProxyConfirm not implemented")
+}
+func (UnimplementedPeerServiceServer) Count(context.Context, *CountRequest) (*CountResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Count not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -412,6 +432,24 @@ func _PeerService_ProxyConfirm_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_Count_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Count(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Count_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Count(ctx, req.(*CountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -438,6 +476,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ProxyConfirm",
 			Handler:    _PeerService_ProxyConfirm_Handler,
+		},
+		{
+			MethodName: "Count",
+			Handler:    _PeerService_Count_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
