@@ -14,7 +14,12 @@ func (c *custodyService) Audit(ctx context.Context, req *adminv1.AuditRequest) (
 	return c.ledger.Audit(ctx, books{c.spool}, req)
 }
 
-// books is the spool as the audit reads it.
+// Stats counts the documents of a month in the mesh, or at one relay.
+func (c *custodyService) Stats(ctx context.Context, req *adminv1.StatsRequest) (*adminv1.StatsResponse, error) {
+	return c.ledger.Stats(ctx, books{c.spool}, req)
+}
+
+// books is the spool as audit and statistics read it.
 type books struct{ *spool.Spool }
 
 var _ ledger.Books = books{}

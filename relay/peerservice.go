@@ -42,6 +42,10 @@ func (p peerService) Account(ctx context.Context, req *relayv1.AccountRequest) (
 	return p.ledger.Account(ctx, p.books, req)
 }
 
+func (p peerService) Count(ctx context.Context, req *relayv1.CountRequest) (*relayv1.CountResponse, error) {
+	return p.ledger.Count(ctx, p.books, req)
+}
+
 func (p peerService) ProxyReceive(req *relayv1.ProxyReceiveRequest, stream relayv1.PeerService_ProxyReceiveServer) error {
 	return p.ingress.ProxyReceive(req, stream)
 }

@@ -156,7 +156,7 @@ func (r *Relay) open() (_ *parts, err error) {
 
 	if p.ledger, err = ledger.New(ledger.Config{
 		Self: c.ID, Spool: store, Directory: c.Directory, Peers: p.peers, Report: store.report, Clock: c.Clock,
-		Calendar: c.Calendar, Logger: c.Logger, Meter: meter, Tracer: tracer,
+		Calendar: c.Calendar, Remembers: p.spool.Remembers(), Logger: c.Logger, Meter: meter, Tracer: tracer,
 	}); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,10 @@ type Books interface {
 	// were accepted here since, and calls pending for each whose outcome is not
 	// known.
 	Recount(ctx context.Context, since time.Time, pending func(Pending) error) (*Recount, error)
+	// Accepted gives each what is known, at one instant, of every envelope that
+	// was accepted here from an instant on, before another: those whose deliveries
+	// Recount counts.
+	Accepted(ctx context.Context, from, to time.Time, each func(*envelope.Record) error) error
 	// Origins lists the ingress relays of others' envelopes that are here.
 	Origins() ([]routing.RelayID, error)
 	// Origin lists at most max such envelopes of one ingress, behind one of

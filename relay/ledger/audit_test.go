@@ -65,6 +65,17 @@ func (b books) Recount(_ context.Context, since time.Time, pending func(ledger.P
 	return result, nil
 }
 
+func (b books) Accepted(_ context.Context, from, to time.Time, each func(*envelope.Record) error) error {
+	for _, id := range b.ids() {
+		if r := b.records[id]; r.FromSender && !r.CommittedAt.Before(from) && r.CommittedAt.Before(to) {
+			if err := each(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (m *memory) ids() []envelope.ID {
 	return slices.SortedFunc(maps.Keys(m.records), func(a, b envelope.ID) int { return slices.Compare(a[:], b[:]) })
 }

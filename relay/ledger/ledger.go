@@ -2,7 +2,7 @@
 // recipients (Track), to other relays (Inquire, Reconcile), to operators for
 // the whole mesh (Trace). It takes what other relays report about deliveries of
 // envelopes that were accepted here (Apply), and proves that nothing accepted
-// here is missing (Audit). It keeps the life of the documents that were accepted
+// here is missing (Audit), and counts it (Stats). It keeps the life of the documents that were accepted
 // here: what their senders and recipients say of them (statement.go).
 //
 // It promises:
@@ -78,6 +78,8 @@ type Config struct {
 	AskTimeout time.Duration
 	// Calendar knows the working days of the limits of the law.
 	Calendar lifecycle.Calendar
+	// Remembers is for how long the spool knows what was accepted; 0: 400 days.
+	Remembers time.Duration
 	// Clock tells the time; nil: time.Now.
 	Clock  func() time.Time
 	Logger *slog.Logger
@@ -97,7 +99,10 @@ type Ledger struct {
 	recalls, confirmations early
 }
 
-const defaultAskTimeout = 3 * time.Second
+const (
+	defaultAskTimeout = 3 * time.Second
+	defaultRemembers  = 400 * 24 * time.Hour
+)
 
 // New checks the configuration.
 func New(c Config) (*Ledger, error) {
@@ -109,6 +114,9 @@ func New(c Config) (*Ledger, error) {
 	}
 	if c.AskTimeout <= 0 {
 		c.AskTimeout = defaultAskTimeout
+	}
+	if c.Remembers <= 0 {
+		c.Remembers = defaultRemembers
 	}
 	if c.Caller == nil {
 		c.Caller = tls.FromContext

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
+	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
+	"github.com/truclienthong/truc/relay/envelope"
 	"github.com/truclienthong/truc/routing"
 )
 
@@ -41,32 +43,50 @@ func (l *Ledger) Audit(ctx context.Context, books Books, req *adminv1.AuditReque
 	}
 	limited, cancel := context.WithTimeout(ctx, auditTimeout)
 	defer cancel()
-	relays := slices.DeleteFunc(l.relays(), func(id routing.RelayID) bool { return !inService(l.config.Directory.View(), id) })
-	answers := make([]*adminv1.AuditResponse, len(relays))
-	var failure error
+	relays := l.relaysInService()
+	answers, err := askAll(l, "its audit", relays,
+		func() (*adminv1.AuditResponse, error) { return l.audit(limited, books, since) },
+		func(relay routing.RelayID) (*adminv1.AuditResponse, error) { return l.accountOf(limited, relay, req) })
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return together(relays, answers), nil
+}
+
+// askAll asks relays all at once, by own where this one is among them, and returns
+// what each answers: nil where it is silent. A relay that refuses what it is asked
+// for is not silent: all is refused.
+func askAll[T any](l *Ledger, what string, relays []routing.RelayID, own func() (*T, error), other func(routing.RelayID) (*T, error)) ([]*T, error) {
+	answers, failures := make([]*T, len(relays)), make([]error, len(relays))
 	var asking sync.WaitGroup
 	for i, relay := range relays {
 		asking.Go(func() {
 			if relay == l.config.Self {
-				answers[i], failure = l.audit(limited, books, since)
+				answers[i], failures[i] = own()
 				return
 			}
-			answer, err := l.accountOf(limited, relay, req)
+			answer, err := other(relay)
+			if r, refused := envelope.AsRefusal(err); refused && r.Has(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD) {
+				failures[i] = err
+				return
+			}
 			if err != nil {
-				l.config.Logger.Info("relay is silent about its audit", "relay", string(relay), "error", err)
+				l.config.Logger.Info("relay is silent about "+what, "relay", string(relay), "error", err)
 				return
 			}
 			answers[i] = answer
 		})
 	}
 	asking.Wait()
-	if failure != nil {
-		return nil, failure
+	for _, err := range failures {
+		if err != nil {
+			return nil, err
+		}
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return together(relays, answers), nil
+	return answers, nil
 }
 
 func auditSince(req *adminv1.AuditRequest) (time.Time, error) {
@@ -89,6 +109,10 @@ func (l *Ledger) relays() []routing.RelayID {
 	}
 	slices.Sort(relays)
 	return relays
+}
+
+func (l *Ledger) relaysInService() []routing.RelayID {
+	return slices.DeleteFunc(l.relays(), func(id routing.RelayID) bool { return !inService(l.config.Directory.View(), id) })
 }
 
 func (l *Ledger) accountOf(ctx context.Context, relay routing.RelayID, req *adminv1.AuditRequest) (*adminv1.AuditResponse, error) {

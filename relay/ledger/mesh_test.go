@@ -147,6 +147,14 @@ func (p peer) Account(ctx context.Context, req *relayv1.AccountRequest, _ ...grp
 	return p.mesh.ledgers[p.relay].Account(ctx, books{memory: p.mesh.spools[p.relay]}, req)
 }
 
+func (p peer) Count(ctx context.Context, req *relayv1.CountRequest, _ ...grpc.CallOption) (*relayv1.CountResponse, error) {
+	if p.mesh.silent[p.relay] {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return p.mesh.ledgers[p.relay].Count(ctx, books{memory: p.mesh.spools[p.relay]}, req)
+}
+
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
 	m := &mesh{t: t, directory: routing.NewDirectory(), spools: map[routing.RelayID]*memory{},
