@@ -42,12 +42,14 @@ Completion of commands and flags in the shell: relayctl completion --help.`,
 		Example: `  export TRUC_PROFILE=truc-dev/profiles/operator.yaml
   relayctl raft members
   relayctl agency list --under H26 --tier 4
+  relayctl stats --by agency
   relayctl trace 0193fca0-5a1c-8000-8000-000000000000 -o json`,
 	}
 	options := cli.AddOptions(root)
 	root.AddCommand(
 		newRaft(options), newRelay(options), newAgency(options), newGateway(options), newGroup(options),
 		newRule(options), newCA(options), newQueue(options), newTrace(options), newAudit(options),
+		newStats(options),
 	)
 	return root
 }
