@@ -69,7 +69,7 @@ func TestANumberLeadsToTheFirst(t *testing.T) {
 	for _, p := range []*parcel{first, second, last, other, bare, passing, report, first} {
 		n.mustPut(p)
 	}
-	n = reopened(t, cfg, n, func(n *node) {
+	reopened(t, cfg, n, func(n *node) {
 		n.wantNumber(first, first)
 		n.wantNumber(second, first)
 		n.wantNumber(last, last)
