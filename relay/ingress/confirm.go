@@ -63,6 +63,9 @@ func (s *Service) settle(ctx context.Context, agency routing.AgencyCode, req *ex
 			return nil, fmt.Errorf("confirm %d envelopes of %s: %w", len(settlements), agency, err)
 		}
 	}
+	// Also those that were settled before or never here: no stream need wait
+	// for them.
+	s.streams.confirm(agency, ids)
 	if settled < len(settlements) { // a recall may have been durable first
 		late, err := s.takenBack(agency, settlements)
 		if err != nil {
@@ -79,9 +82,6 @@ func (s *Service) settle(ctx context.Context, agency routing.AgencyCode, req *ex
 			recalled = append(recalled, id[:])
 		}
 	}
-	// Also those that were settled before or never here: no stream need wait
-	// for them.
-	s.streams.confirm(agency, ids)
 	return &exchangev1.ConfirmResponse{
 		Confirmed: uint32(settled), Repeats: uint32(len(req.GetEnvelopeIds()) - settled), RecalledIds: recalled,
 	}, nil
