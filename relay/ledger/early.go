@@ -122,14 +122,29 @@ func (l *Ledger) standings(ctx context.Context, agency routing.AgencyCode, ids [
 	return answers, silent
 }
 
-// take returns what came before a document, and forgets it.
-func (e *early) take(document envelope.ID, now time.Time) came {
+// take returns what came before a document that is in these inboxes now, and forgets
+// it. It may be on its way to others still.
+func (e *early) take(document envelope.ID, inboxes []routing.AgencyCode, now time.Time) came {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c := e.documents[document]
-	delete(e.documents, document)
-	if now.After(c.until) {
+	c, known := e.documents[document]
+	if !known || now.After(c.until) {
+		delete(e.documents, document)
 		return came{}
 	}
-	return c
+	var left []routing.AgencyCode
+	taken := came{note: c.note}
+	for _, a := range c.agencies {
+		if slices.Contains(inboxes, a) {
+			taken.agencies = append(taken.agencies, a)
+		} else {
+			left = append(left, a)
+		}
+	}
+	if c.agencies = left; len(left) == 0 {
+		delete(e.documents, document)
+	} else {
+		e.documents[document] = c
+	}
+	return taken
 }

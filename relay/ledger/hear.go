@@ -31,7 +31,14 @@ func (l *Ledger) tell(ctx context.Context, record *envelope.Record, j judged) er
 		said.Heard = j.after.Add(time.Microsecond)
 	}
 	if j.ingress == l.config.Self {
-		return l.keep(ctx, said)
+		err := l.keep(ctx, said)
+		if isNotFound(err) {
+			// Lost with a disk. The envelope reaches whom it is for all the same.
+			l.config.Logger.WarnContext(ctx, "what is said of an envelope is not kept: it is not known here any more",
+				"envelope", said.ID.String(), "source", said.Source.String())
+			return nil
+		}
+		return err
 	}
 	report, err := envelope.StatementReport(said, j.number, j.owner, j.saying.Document, l.config.Self, j.ingress)
 	if err != nil {
@@ -217,13 +224,13 @@ func (l *Ledger) Heard(ctx context.Context, record *envelope.Record, speaks bool
 		return nil
 	}
 	now := l.config.Clock()
-	if c := l.confirmations.take(record.ID, now); len(c.agencies) > 0 {
+	if c := l.confirmations.take(record.ID, record.Inboxes, now); len(c.agencies) > 0 {
 		// Who has confirmed it keeps it, whatever came meanwhile.
 		if err := l.end(ctx, record, c.agencies, envelope.Settlement{Transport: exchangev1.TransportStatus_TRANSPORT_STATUS_DONE}); err != nil {
 			return err
 		}
 	}
-	if c := l.recalls.take(record.ID, now); len(c.agencies) > 0 {
+	if c := l.recalls.take(record.ID, record.Inboxes, now); len(c.agencies) > 0 {
 		if err := l.takeBack(ctx, record, c.agencies, c.note); err != nil {
 			return err
 		}

@@ -71,8 +71,10 @@ func TestAConfirmationBeforeTheDocument(t *testing.T) {
 			t.Errorf("%s is told that %v was taken back, %v", agency, back, err)
 		}
 	}
-	for range 2 {
-		if err := m.ledgers["nam"].Heard(t.Context(), home, false); err != nil {
+	others := *home
+	others.Inboxes = []routing.AgencyCode{"H43"} // it is in their inbox, and on its way to this one
+	for _, record := range []*envelope.Record{&others, home, home} {
+		if err := m.ledgers["nam"].Heard(t.Context(), record, false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -247,6 +247,17 @@ func TestStatementsWaitForThoseWhoKnow(t *testing.T) {
 	}
 }
 
+// What an ingress has lost with its disk is not kept there any more, and holds up
+// nobody who speaks of it.
+func TestStatementsOfWhatTheIngressForgot(t *testing.T) {
+	m := newMesh(t)
+	m.travel()
+	clear(m.spools["bac"].records)
+	if problems := m.hand("bac", status("H43", "03"), 10); len(problems) > 0 {
+		t.Errorf("judged with %v", problems)
+	}
+}
+
 // A relay that is lost will not answer: what it alone knew is not waited for.
 func TestStatementsOfWhatIsLost(t *testing.T) {
 	m := newMesh(t)

@@ -239,6 +239,7 @@ func (d *desk) confirm(ctx context.Context, arrival *agency.Arrival) error {
 	d.mu.Lock()
 	if d.confirmed[arrival.ID].IsZero() {
 		d.confirmed[arrival.ID] = time.Now()
+		d.w.say("desk %s: envelope %s is confirmed", d.plan.code, arrival.ID)
 	}
 	client := d.client
 	d.mu.Unlock()
