@@ -198,13 +198,16 @@ func (w *world) agree(l *letter, recalls []*word, x *exchangev1.Delivery, d *des
 	confirmed, has, gaveBack := !d.confirmed[l.id].IsZero(), d.books[l.id], d.gaveBack[l.id]
 	d.mu.Unlock()
 	switch {
-	case !takenBack(x):
-		// Where the agency has moved, one relay may have had its confirmation, and
-		// another have taken back what it had too: it may still be asked.
-		if gaveBack && clean {
+	case !takenBack(x) && clean:
+		if gaveBack {
 			return fmt.Errorf("%s was told that %s is taken back, and its sender that it is %s", d.plan.code, l.id, x.GetTransport())
 		}
 		return nil
+	case !takenBack(x):
+		// Where the agency has moved, one relay may have had its confirmation, and
+		// another have taken back what it had too, and what asked for it: the sender
+		// sees so, and may ask again.
+		return w.excuseEnded(l, recalls, d)
 	case confirmed:
 		return fmt.Errorf("%s has confirmed %s, and its sender is told that it was taken back before", d.plan.code, l.id)
 	case has && !gaveBack:
@@ -220,6 +223,24 @@ func (w *world) agree(l *letter, recalls []*word, x *exchangev1.Delivery, d *des
 	w.history.Excuse(l.sender.plan.code, l.plan.id, d.plan.code, "taken back")
 	for _, s := range recalls {
 		w.history.Excuse(l.sender.plan.code, s.document(), d.plan.code, "never had what is taken back")
+	}
+	return nil
+}
+
+// excuseEnded excuses recalls that were taken back with the document at a home that
+// the recipient has left.
+func (w *world) excuseEnded(l *letter, recalls []*word, d *desk) error {
+	client, ctx := l.sender.software()
+	for _, s := range recalls {
+		track, err := client.Track(ctx, s.id)
+		if err != nil {
+			return err
+		}
+		for _, x := range track.GetDeliveries() {
+			if x.GetAgencyCode() == d.plan.code && takenBack(x) {
+				w.history.Excuse(l.sender.plan.code, s.document(), d.plan.code, "taken back where the recipient was")
+			}
+		}
 	}
 	return nil
 }

@@ -280,9 +280,17 @@ func drawDrain(p *plan, r *rand.Rand) event {
 		})
 	}
 	return event{kind: "relay drained, and back in service", what: fmt.Sprintf("%s, its agencies move: %t", a, moves), begin: func(w *world) func() {
+		n := w.node(a)
+		if n.isGone() {
+			return nil
+		}
 		w.unclean()
 		set(w, directoryv1.RelayState_RELAY_STATE_DRAINING, moves)
-		return func() { set(w, directoryv1.RelayState_RELAY_STATE_ACTIVE, false) }
+		return func() {
+			if !n.isGone() { // nobody puts a relay back into service that is lost
+				set(w, directoryv1.RelayState_RELAY_STATE_ACTIVE, false)
+			}
+		}
 	}}
 }
 
