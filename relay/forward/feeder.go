@@ -81,12 +81,16 @@ func (fd *feeder) run(ctx context.Context) {
 	defer fd.work.Wait()
 	timer := time.NewTimer(fd.f.Rescan)
 	defer timer.Stop()
+	var links, directory <-chan struct{}
 	for ctx.Err() == nil {
+		// Much may have happened at once, and select tells of one thing.
+		fd.again = fd.again || fd.stuck && closed(links)
+		fd.sweepWanted = fd.sweepWanted || closed(directory) || closed(fd.queue) && fd.abandoned()
 		// Each channel is taken before what it tells of is read.
 		fd.queue = fd.f.Queues.QueueChanged(fd.d.relay)
-		links := fd.f.links.change()
+		links = fd.f.links.change()
 		breaker := fd.d.breaker.change()
-		directory := fd.f.Directory.Changed()
+		directory = fd.f.Directory.Changed()
 
 		fd.collect()
 		next := sooner(fd.sweep(ctx), fd.feed(ctx))
@@ -97,14 +101,20 @@ func (fd *feeder) run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-fd.queue:
-			fd.sweepWanted = fd.sweepWanted || fd.abandoned()
 		case <-breaker:
 		case <-fd.wake:
 		case <-links:
-			fd.again = fd.again || fd.stuck
 		case <-directory:
-			fd.sweepWanted = true
 		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -285,6 +295,7 @@ func (fd *feeder) overtaken(ctx context.Context, e envelope.QueueEntry) bool {
 	}
 	select {
 	case <-fd.queue:
+		fd.sweepWanted = fd.sweepWanted || fd.abandoned()
 		fd.queue = fd.f.Queues.QueueChanged(fd.d.relay)
 	default:
 		return false
