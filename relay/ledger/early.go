@@ -64,20 +64,25 @@ func (e *early) add(document envelope.ID, agencies []routing.AgencyCode, note st
 
 // Confirmed is told that an agency has confirmed envelopes at this relay, its home,
 // which does not have them in the inbox, at most 1,000. It has moved: they are on
-// their way here, or were taken back at its home before, which is returned. Where
-// that one may be silent, nothing is confirmed yet: the error is temporary.
+// their way here, or were taken back at its home before, which is returned. While
+// another relay is to hand them on, or may be, nothing is confirmed yet, for they can
+// be taken back there: the error is temporary.
 func (l *Ledger) Confirmed(ctx context.Context, agency routing.AgencyCode, ids []envelope.ID) (takenBack []envelope.ID, err error) {
-	recalled, done := make(map[envelope.ID]bool), make(map[envelope.ID]bool)
+	recalled, done, waits := make(map[envelope.ID]bool), make(map[envelope.ID]bool), make(map[envelope.ID]bool)
 	answers, silent := l.standings(ctx, agency, ids)
 	for _, answer := range answers {
 		for _, a := range answer.GetAnswers() {
 			id, err := envelope.IDFromBytes(a.GetEnvelopeId())
-			if err != nil || len(a.GetStandings()) != 1 || a.GetStandings()[0].GetPlace() != relayv1.Place_PLACE_SETTLED {
+			if err != nil || len(a.GetStandings()) != 1 {
 				continue
 			}
-			d := a.GetStandings()[0].GetDelivery()
-			recalled[id] = recalled[id] || d.GetReason() == exchangev1.ErrorReason_ERROR_REASON_RECALLED
-			done[id] = done[id] || d.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
+			switch d := a.GetStandings()[0].GetDelivery(); a.GetStandings()[0].GetPlace() {
+			case relayv1.Place_PLACE_INBOX, relayv1.Place_PLACE_QUEUE:
+				waits[id] = true
+			case relayv1.Place_PLACE_SETTLED:
+				recalled[id] = recalled[id] || d.GetReason() == exchangev1.ErrorReason_ERROR_REASON_RECALLED
+				done[id] = done[id] || d.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
+			}
 		}
 	}
 	for _, id := range ids {
@@ -85,6 +90,9 @@ func (l *Ledger) Confirmed(ctx context.Context, agency routing.AgencyCode, ids [
 		case done[id]: // which is final
 		case recalled[id]:
 			takenBack = append(takenBack, id)
+		case waits[id]:
+			err = envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE,
+				"envelope %s is on its way here from another relay; call again in a moment", id)
 		case len(silent) > 0:
 			err = envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE,
 				"envelope %s is not here, and relays that may know what became of it do not answer just now: %v; call again", id, silent)

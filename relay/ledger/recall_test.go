@@ -93,6 +93,10 @@ func TestAConfirmationOfWhatWasTakenBackElsewhere(t *testing.T) {
 	if back, err := m.ledgers["nam"].Confirmed(t.Context(), "H26", []envelope.ID{id, {1}}); len(back) != 1 || back[0] != id || err != nil {
 		t.Errorf("%v was taken back, %v, want %s", back, err, id)
 	}
+	d.Place = envelope.InInbox // it can be taken back there still
+	if back, err := m.ledgers["nam"].Confirmed(t.Context(), "H26", []envelope.ID{id}); len(back) > 0 || !envelope.Temporary(err) {
+		t.Errorf("while the old home has it %v was taken back, %v", back, err)
+	}
 	m.silent["trung"] = true
 	if back, err := m.ledgers["nam"].Confirmed(t.Context(), "H26", []envelope.ID{id}); len(back) > 0 || !envelope.Temporary(err) {
 		t.Errorf("while the old home is silent %v was taken back, %v", back, err)
