@@ -60,6 +60,7 @@ func run(t *testing.T, p *plan, level slog.Level) (o Outcome) {
 
 // outcome is what there is to say, once everything has ended.
 func (w *world) outcome() Outcome {
+	w.recovered() // what was counted behind the last look
 	o := Outcome{
 		Seed: w.seed, Violations: append(w.found, w.history.Violations()...), Plan: w.plan.String(), Trace: w.trace,
 		Kinds: map[string]*Kind{}, Took: w.since(),
