@@ -115,7 +115,7 @@ func (w *world) uttered(s *word, id envelope.ID) {
 	switch {
 	case s.takesBack:
 		w.count("recall by the sender", w.since())
-	case s.by == s.owner:
+	case s.code == "":
 		w.count("update or replacement by the sender", w.since())
 	default:
 		w.count("statement of a recipient", w.since())
