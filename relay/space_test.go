@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	adminv1 "github.com/truclienthong/truc/proto/truc/admin/v1"
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	relayv1 "github.com/truclienthong/truc/proto/truc/relay/v1"
 	"github.com/truclienthong/truc/relay"
@@ -54,6 +55,10 @@ func TestReserveOfTheDisk(t *testing.T) {
 	if _, err := submit(ctx, m.agency("nam", "H29"), document("H29", "3", "x", "H26"), "x"); err != nil {
 		t.Fatal(err)
 	}
+	until(t, ctx, "document 3 is at bac before its disk is full", func() (bool, string) {
+		waiting := entriesOf(t, ctx, m.custody("bac"), &adminv1.ListQueueRequest{AgencyCode: "H26"})
+		return len(waiting) == 2, fmt.Sprint(waiting)
+	})
 	peer := relayv1.NewPeerServiceClient(m.dial("bac", tls.KindRelay, "nam"))
 	arrived := func(id string) {
 		t.Helper()
