@@ -51,6 +51,14 @@ func (l *Ledger) tell(ctx context.Context, record *envelope.Record, j judged) er
 // home relay alone decides whether it or the document was first, for the document
 // may have got there, unknown to this relay.
 func (l *Ledger) keep(ctx context.Context, said envelope.Said) error {
+	if !confirms(said) {
+		return l.config.Spool.Say(ctx, said)
+	}
+	done, err := l.turns.take(ctx, said)
+	if err != nil {
+		return err
+	}
+	defer done()
 	measure, err := l.firstConfirmation(said)
 	if err != nil {
 		return err

@@ -96,6 +96,7 @@ type Ledger struct {
 	// they took.
 	accepted               metric.Int64Counter
 	acceptedAfter          metric.Float64Histogram
+	turns                  *turns
 	recalls, confirmations early
 }
 
@@ -130,7 +131,7 @@ func New(c Config) (*Ledger, error) {
 	if c.Tracer == nil {
 		c.Tracer = tracenoop.Tracer{}
 	}
-	l := &Ledger{config: c}
+	l := &Ledger{config: c, turns: newTurns()}
 	var failed [4]error
 	l.reports, failed[0] = c.Meter.Int64Counter("truc.ledger.reports",
 		metric.WithUnit("{report}"), metric.WithDescription("Reports of other relays about deliveries, by outcome."))

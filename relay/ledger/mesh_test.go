@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/sdk/metric"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -38,9 +39,12 @@ type memory struct {
 	settled []envelope.Settlement
 	said    []envelope.Said
 	reports []*envelope.Custody
+	// slow is how long what is said takes to be durable.
+	slow time.Duration
 }
 
 func (m *memory) Say(_ context.Context, said envelope.Said) error {
+	time.Sleep(m.slow)
 	m.said = append(m.said, said)
 	for i := range m.records[said.ID].Deliveries {
 		if d := &m.records[said.ID].Deliveries[i]; slices.Contains(said.Agencies, d.Agency) {
@@ -104,6 +108,8 @@ type mesh struct {
 	lies map[routing.RelayID]*relayv1.InquireResponse
 	// onReconcile, if not nil, is told of every question before its answer.
 	onReconcile func(routing.RelayID, *relayv1.ReconcileRequest)
+	// metrics reads what the ledgers count.
+	metrics *metric.ManualReader
 }
 
 // Peer is the way from any relay to another.
@@ -158,13 +164,14 @@ func (p peer) Count(ctx context.Context, req *relayv1.CountRequest, _ ...grpc.Ca
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
 	m := &mesh{t: t, directory: routing.NewDirectory(), spools: map[routing.RelayID]*memory{},
-		ledgers: map[routing.RelayID]*ledger.Ledger{}, silent: map[routing.RelayID]bool{}}
+		ledgers: map[routing.RelayID]*ledger.Ledger{}, silent: map[routing.RelayID]bool{}, metrics: metric.NewManualReader()}
+	meter := metric.NewMeterProvider(metric.WithReader(m.metrics)).Meter("")
 	for _, id := range []routing.RelayID{"bac", "trung", "nam"} {
 		m.change(&directoryv1.Command{Change: &directoryv1.Command_PutRelay{PutRelay: &directoryv1.PutRelay{
 			Relay: &directoryv1.Relay{Id: string(id), Region: string(id), Address: string(id) + ":7400"}}}})
 		m.spools[id] = &memory{records: map[envelope.ID]*envelope.Record{}, events: map[envelope.ID][]envelope.Event{}}
 		var err error
-		if m.ledgers[id], err = ledger.New(ledger.Config{Self: id, Spool: m.spools[id], Directory: m.directory, Peers: m, Report: m.spools[id].report, Clock: m.clock}); err != nil {
+		if m.ledgers[id], err = ledger.New(ledger.Config{Self: id, Spool: m.spools[id], Directory: m.directory, Peers: m, Report: m.spools[id].report, Clock: m.clock, Meter: meter}); err != nil {
 			t.Fatal(err)
 		}
 	}
