@@ -38,7 +38,7 @@ var suites = []string{"simulation", "directory", "rot", "power", "isolation", "c
 
 // worldsShort and worldsLong are how many seeds the simulation runs from the given one
 // on: a seed alone would be one world.
-const worldsShort, worldsLong = 400, 10_000
+const worldsShort, worldsLong = 400, 5_000
 
 type options struct {
 	seed  uint64
