@@ -186,4 +186,64 @@ func TestLifeOfADocument(t *testing.T) {
 	m.Balance()
 }
 
+// A ministry's document is worked on to its end by each tier below, at three relays:
+// the sender's track and the operator's trace tell every step. A commune sends it back.
+func TestEveryStepOfALife(t *testing.T) {
+	t.Parallel()
+	m := mesh.Start(t, mesh.Config{Processes: true})
+	dir := t.TempDir()
+	at := func(code string) commandDesk { return commandDesk{t, m, code, dir} }
+	file := filepath.Join(dir, "congvan.pdf")
+	if err := os.WriteFile(file, []byte("%PDF-1.4 công văn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	recipients := []string{"H26", "H13.16", "H17.97.08"} // province, district, commune
+	sender, ward := at("G22"), at("H26.12.05")
+	id := sender.say("send", "--to", strings.Join(recipients, ",")+",H26.12.05", "--subject", "Công văn", "--document-id", "CV-1", file)
+	for _, code := range append(recipients, "H26.12.05") {
+		sender.awaits(id, code, "processing sent") // it is in the inbox
+		if got := at(code).takes(); !slices.Equal(got, []string{"Công văn"}) {
+			t.Fatalf("%s took %v", code, got)
+		}
+	}
+	traced := func() (codes []string) {
+		for _, o := range asked(t, "relayctl", "trace", id, "--profile", m.Layout.Profile("operator")) {
+			list, _ := o["events"].([]any)
+			for _, e := range list {
+				if event := e.(map[string]any); event["action"] == "status" {
+					codes = append(codes, fmt.Sprint(event["agency"], " ", event["note"]))
+				}
+			}
+		}
+		return sorted(codes)
+	}
+	told := 0
+	for _, step := range [][2]string{{"01", "arrived"}, {"03", "accepted"}, {"04", "assigned"}, {"05", "processing"}, {"06", "finished"}} {
+		for _, code := range recipients {
+			at(code).say("status", id, step[0])
+			said := sender.awaits(id, code, "done "+step[1])
+			if told++; said["status"] != step[0] {
+				t.Errorf("track shows %v at %s, want %s", said["status"], code, step[0])
+			}
+		}
+		if got := traced(); len(got) != told {
+			t.Errorf("behind %s the operator's trace shows %d statements, want %d: %v", step[0], len(got), told, got)
+		}
+	}
+	if _, stderr, code := ward.run("status", id, "02"); code != 2 || !strings.Contains(stderr, "needs a reason") {
+		t.Errorf("a return without a reason ends with %d: %s", code, stderr)
+	}
+	ward.say("status", id, "02", "--note", "Không thuộc thẩm quyền")
+	if said := sender.awaits(id, "H26.12.05", "done returned"); said["note"] != "Không thuộc thẩm quyền" {
+		t.Errorf("track shows %v, want the reason", said)
+	}
+	if got := traced(); len(got) != told+1 {
+		t.Errorf("the operator's trace shows %v, want the return too", got)
+	}
+	if got := sender.takes(); len(got) != told+1 {
+		t.Errorf("the sender took %v, want %d statuses", got, told+1)
+	}
+	m.Balance()
+}
+
 func sorted(list []string) []string { slices.Sort(list); return list }
