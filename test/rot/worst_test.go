@@ -2,6 +2,7 @@ package rot
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -39,6 +40,32 @@ func TestWorstPlaces(t *testing.T) {
 		}
 	}
 	f.report()
+}
+
+// TestContent damages what documents that wait at a relay say, and nothing else.
+func TestContent(t *testing.T) {
+	if !tally.Long() {
+		t.Skip("for the long form; TestBitRot meets content too")
+	}
+	f := newField(t, 3)
+	for group := 0; group < 2 && !t.Failed(); group++ {
+		f.worst(nil, contentPlaces())
+	}
+	f.report()
+}
+
+// contentPlaces are in the records that hold most, on which documents depend.
+func contentPlaces() (all []place) {
+	for rank := range 5 {
+		all = append(all, place{fmt.Sprintf("content of record %d by size", rank+1), inJournal(false, func(file string, r []record) (wound, bool) {
+			slices.SortFunc(r, func(a, b record) int { return cmp.Compare(b.size, a.size) })
+			if rank >= len(r) {
+				return wound{}, false
+			}
+			return flip("the journal", file, r[rank].at+r[rank].size/2, rank), true
+		})})
+	}
+	return all
 }
 
 // places are all of them, in an order that the seed chooses.
