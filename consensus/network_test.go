@@ -59,8 +59,12 @@ func (n *network) dial(ctx context.Context, from, address string) (net.Conn, err
 	}
 	l.Conn = conn
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.severed(l) { // while it was made
+		conn.Close()
+		return nil, fmt.Errorf("link %s-%s is cut", from, to)
+	}
 	n.conns[l] = struct{}{}
-	n.mu.Unlock()
 	return l, nil
 }
 
