@@ -47,9 +47,10 @@ func (l *Ledger) tell(ctx context.Context, record *envelope.Record, j judged) er
 	return l.config.Report(ctx, report)
 }
 
-// keep is Say. A recall changes nothing here of what waits to be handed on: the
-// home relay alone decides whether it or the document was first, for the document
-// may have got there, unknown to this relay.
+// keep has the spool keep it; the first that confirms is measured. A recall changes
+// nothing here of what waits to be handed on: the home relay alone decides whether it
+// or the document was first, for the document may have got there, unknown to this
+// relay.
 func (l *Ledger) keep(ctx context.Context, said envelope.Said) error {
 	if !confirms(said) {
 		return l.config.Spool.Say(ctx, said)

@@ -45,8 +45,7 @@ func (t *turns) take(ctx context.Context, said envelope.Said) (done func(), err 
 
 // confirms tells whether a statement is one by which a recipient confirms.
 func confirms(said envelope.Said) bool {
-	_, ok := lifeOf(said).AcceptedAt()
-	return ok && len(said.Agencies) == 1
+	return len(said.Agencies) == 1 && hasConfirmed(lifeOf(said))
 }
 
 func lifeOf(said envelope.Said) *lifecycle.Life {
