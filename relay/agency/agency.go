@@ -172,7 +172,7 @@ func New(config Config) (*Client, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Client{
 		config: config, logger: config.Logger, tracer: config.Tracer,
-		endpoint: endpoint, mesh: mesh, books: newBooks(), secrets: secrecy.NewGuard(lookedInto), stop: stop,
+		endpoint: endpoint, mesh: mesh, books: newBooks(config.timing.backoff), secrets: secrecy.NewGuard(lookedInto), stop: stop,
 	}
 	if endpoint == nil {
 		return c, nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
+	"google.golang.org/grpc"
 
 	exchangev1 "github.com/truclienthong/truc/proto/truc/exchange/v1"
 	"github.com/truclienthong/truc/relay/envelope"
@@ -96,8 +97,10 @@ func (c *Client) receiveFrom(ctx context.Context, r *relay, options ReceiveOptio
 	if !options.Drain {
 		watch.Go(func() { c.watchForNearer(ctx, r, cancel) })
 	}
+	messages := make(chan message)
+	watch.Go(func() { readAll(ctx, stream, messages) })
 	for {
-		response, err := stream.Recv()
+		arrival, err := c.next(ctx, r, options, p, messages)
 		if errors.Is(err, io.EOF) {
 			c.mesh.worked(r)
 			return nil
@@ -108,15 +111,63 @@ func (c *Client) receiveFrom(ctx context.Context, r *relay, options ReceiveOptio
 			}
 			return err
 		}
-		c.mesh.worked(r)
-		p.progressed()
-		arrival := c.take(ctx, response)
-		if arrival == nil {
-			continue
-		}
-		if !yield(arrival, nil) {
+		if arrival != nil && !yield(arrival, nil) {
 			return errStopped
 		}
+	}
+}
+
+// message is what a Receive stream brought.
+type message struct {
+	response *exchangev1.ReceiveResponse
+	err      error
+}
+
+// readAll reads a stream to its end, which is the last message.
+func readAll(ctx context.Context, stream grpc.ServerStreamingClient[exchangev1.ReceiveResponse], messages chan<- message) {
+	for {
+		response, err := stream.Recv()
+		select {
+		case messages <- message{response, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// next waits for what comes first: an arrival of the stream, or one that was given
+// back and is to be given out again. It returns nil where that is not given out.
+func (c *Client) next(ctx context.Context, r *relay, options ReceiveOptions, p *patience, messages <-chan message) (*Arrival, error) {
+	var again <-chan time.Time
+	var changed <-chan struct{}
+	if !options.Drain {
+		arrival, wait, more := c.books.again(time.Now())
+		if arrival != nil {
+			return arrival, nil
+		}
+		if changed = more; wait > 0 {
+			timer := time.NewTimer(wait)
+			defer timer.Stop()
+			again = timer.C
+		}
+	}
+	select {
+	case <-again:
+		return nil, nil
+	case <-changed:
+		return nil, nil
+	case m := <-messages:
+		if m.err != nil {
+			return nil, m.err
+		}
+		c.mesh.worked(r)
+		p.progressed()
+		return c.take(ctx, m.response), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
@@ -232,6 +283,8 @@ type Arrival struct {
 	content [][]byte
 	// folder is what Save made, if it was called.
 	folder string
+	// releases is how often it was given back in this process.
+	releases int
 }
 
 // Context returns ctx with the trace that the sender began.
@@ -268,88 +321,7 @@ func (a *Arrival) Confirm(ctx context.Context) error {
 	return nil
 }
 
-// Release gives the envelope back unconfirmed: a later stream may give it out
-// again.
-func (a *Arrival) Release() { a.client.books.release(a.ID) }
-
-// Where an envelope stands in the books.
-const (
-	takenNow = iota
-	takenBefore
-	confirmedBefore
-)
-
-// remembered is how many confirmed ids are kept: more than a relay can have on
-// its way to us.
-const remembered = 20_000
-
-// books know which envelopes were given out in this process.
-type books struct {
-	mu sync.Mutex
-	// taken are the ids given out; true: it arrived again since.
-	taken map[envelope.ID]bool
-	// done are the ids confirmed last, order their order of age, next the
-	// oldest.
-	done  map[envelope.ID]bool
-	order []envelope.ID
-	next  int
-}
-
-func newBooks() *books {
-	return &books{taken: map[envelope.ID]bool{}, done: map[envelope.ID]bool{}}
-}
-
-func (b *books) take(id envelope.ID) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.done[id] {
-		return confirmedBefore
-	}
-	if _, ok := b.taken[id]; ok {
-		b.taken[id] = true
-		return takenBefore
-	}
-	b.taken[id] = false
-	return takenNow
-}
-
-func (b *books) release(id envelope.ID) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.taken, id)
-}
-
-// confirming begins a confirmation: what arrived before it is meant by it.
-func (b *books) confirming(ids []envelope.ID) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, id := range ids {
-		if _, ok := b.taken[id]; ok {
-			b.taken[id] = false
-		}
-	}
-}
-
-// confirmed ends it, and returns what arrived again meanwhile.
-func (b *books) confirmed(ids []envelope.ID) (again []envelope.ID) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, id := range ids {
-		if b.taken[id] {
-			again = append(again, id)
-		}
-		delete(b.taken, id)
-		if b.done[id] {
-			continue
-		}
-		b.done[id] = true
-		if len(b.order) < remembered {
-			b.order = append(b.order, id)
-			continue
-		}
-		delete(b.done, b.order[b.next])
-		b.order[b.next] = id
-		b.next = (b.next + 1) % remembered
-	}
-	return again
-}
+// Release gives the envelope back unconfirmed. A Receive that waits gives it out
+// again after a pause, which grows with each time, up to half a minute; one that
+// drains does not, but the next one does.
+func (a *Arrival) Release() { a.client.books.release(a) }

@@ -83,6 +83,44 @@ func TestReceiveGivesTheUnconfirmedToTheNextProcess(t *testing.T) {
 	}
 }
 
+// What is given back is given out again, on the stream that is open, beside what else
+// arrives.
+func TestReceiveGivesOutAgainWhatWasReleased(t *testing.T) {
+	mesh := newMesh(t, bac)
+	sender := newClient(t, configOf(t, mesh, "G22"))
+	recipient := newClient(t, configOf(t, mesh, "H26"))
+	first := submit(t, sender, "1", "H26", 10).ID
+	given := map[envelope.ID]int{}
+	for arrival, err := range recipient.Receive(testContext(t), agency.ReceiveOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		given[arrival.ID]++
+		if arrival.ID == first && given[first] < 4 {
+			if given[first] == 2 {
+				submit(t, sender, "2", "H26", 10)
+			}
+			arrival.Release()
+			arrival.Release()
+			continue
+		}
+		if err := arrival.Confirm(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if len(given) == 2 && given[first] == 4 {
+			break
+		}
+	}
+	for id, n := range given {
+		if want := map[bool]int{true: 4, false: 1}[id == first]; n != want {
+			t.Errorf("envelope %s was given out %d times, want %d", id, n, want)
+		}
+	}
+	if n := mesh.Waiting("H26"); n != 0 {
+		t.Errorf("%d wait", n)
+	}
+}
+
 // A confirmation that was answered but lost at the relay, for example with it,
 // is repeated when the envelope comes again, and the envelope not given out.
 func TestReceiveConfirmsAgain(t *testing.T) {
