@@ -45,11 +45,14 @@ func (s *Service) serveContent(ctx context.Context, agency routing.AgencyCode, r
 		return refuseField(exchangev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "envelope_id", "%v", err)
 	}
 	record, err := s.config.Spool.Record(id)
-	if err != nil || !isRecipient(record, agency) {
-		if err == nil || isReason(err, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) {
-			return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
-				"no envelope %s was ever in the inbox of %s here", id, agency)
+	if isReason(err, exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND) || err == nil && !isRecipient(record, agency) {
+		if err := s.config.Ledger.Away(ctx, agency, id); err != nil {
+			return err
 		}
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NOT_FOUND,
+			"no envelope %s was ever in the inbox of %s", id, agency)
+	}
+	if err != nil {
 		return err
 	}
 	if record.ContentReleased {

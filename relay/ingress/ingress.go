@@ -128,6 +128,9 @@ type Ledger interface {
 	// Confirmed is told that an agency has confirmed what is not known here, its
 	// home, and returns what of it was taken back elsewhere; the error is temporary.
 	Confirmed(ctx context.Context, agency routing.AgencyCode, ids []envelope.ID) (takenBack []envelope.ID, err error)
+	// Away is told that an agency asks here, at its home, for what is not known
+	// here; the error is temporary, nil where no relay has it.
+	Away(ctx context.Context, agency routing.AgencyCode, id envelope.ID) error
 }
 
 // Copies tells of the relays that hold an envelope.

@@ -63,6 +63,8 @@ type mesh struct {
 	relays    map[routing.RelayID]*node
 	// adjust, where set, changes the configuration of relays that start.
 	adjust func(*ingress.Config)
+	// away is what the ledger says of what is asked for and not here.
+	away error
 }
 
 type node struct {
@@ -216,7 +218,7 @@ func (c relayCaller) ProxyConfirm(ctx context.Context, in *relayv1.ProxyConfirmR
 }
 
 // noLedger answers that it was asked.
-type noLedger struct{}
+type noLedger struct{ mesh *mesh }
 
 func (noLedger) Track(_ context.Context, agency routing.AgencyCode, _ *exchangev1.TrackRequest) (*exchangev1.TrackResponse, error) {
 	return &exchangev1.TrackResponse{SilentRelayIds: []string{string(agency)}}, nil
@@ -229,6 +231,8 @@ func (noLedger) Judge(context.Context, routing.AgencyCode, *exchangev1.Header) (
 func (noLedger) Confirmed(_ context.Context, _ routing.AgencyCode, ids []envelope.ID) (takenBack []envelope.ID, err error) {
 	return nil, nil
 }
+
+func (n noLedger) Away(context.Context, routing.AgencyCode, envelope.ID) error { return n.mesh.away }
 
 // proxySide serves the part of PeerService that ingress has.
 type proxySide struct {
@@ -270,7 +274,7 @@ func (p proxySide) ProxyConfirm(ctx context.Context, r *relayv1.ProxyConfirmRequ
 func (m *mesh) config(id routing.RelayID, n *node, limits ingress.Limits) ingress.Config {
 	return ingress.Config{
 		Self: id, Region: string(id), Address: string(id) + ":7400", TrustDomain: "truc.test",
-		Spool: n.spool, Inboxes: n.spool, Copies: n.spool, Usage: n.spool, Directory: m.directory, Peers: peersOf{m, id}, Ledger: noLedger{},
+		Spool: n.spool, Inboxes: n.spool, Copies: n.spool, Usage: n.spool, Directory: m.directory, Peers: peersOf{m, id}, Ledger: noLedger{m},
 		Accepting: func() error { return n.accepting },
 		Caller:    caller, Limits: limits, Clock: m.clock.Now,
 		CopyWait: time.Millisecond, // nobody makes one, but in tests of it

@@ -341,6 +341,23 @@ func TestReceiveAwayFromHome(t *testing.T) {
 	}
 }
 
+// While an agency moves, the relay that believes to be its home may not have what
+// another one gave it: that passes.
+func TestFetchWhileTheAgencyMoves(t *testing.T) {
+	m := newMesh(t, ingress.Limits{})
+	m.away = envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE, "on its way")
+	others := m.mustSend("bac", "agency/G22", document("G22", "1", []string{"một"}, "H29"), "một").GetReceipt().GetEnvelopeId()
+	for _, id := range [][]byte{make([]byte, 16), others} {
+		stream, err := m.relays["bac"].agency.Fetch(as(t.Context(), "agency/H26"), &exchangev1.FetchRequest{EnvelopeId: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); !has(err, exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE) || !envelope.Temporary(err) {
+			t.Errorf("got %v, want a refusal that passes", err)
+		}
+	}
+}
+
 // The home side answers relays only, and only for agencies at home there.
 func TestHomeSideIsForRelaysAndItsOwnAgencies(t *testing.T) {
 	m := newMesh(t, ingress.Limits{})

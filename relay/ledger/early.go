@@ -68,8 +68,56 @@ func (e *early) add(document envelope.ID, agencies []routing.AgencyCode, note st
 // another relay is to hand them on, or may be, nothing is confirmed yet, for they can
 // be taken back there: the error is temporary.
 func (l *Ledger) Confirmed(ctx context.Context, agency routing.AgencyCode, ids []envelope.ID) (takenBack []envelope.ID, err error) {
-	recalled, done, waits := make(map[envelope.ID]bool), make(map[envelope.ID]bool), make(map[envelope.ID]bool)
+	others := l.elsewhere(ctx, agency, ids)
+	for _, id := range ids {
+		away := others.away(id)
+		switch {
+		case others.done[id]: // which is final
+		case others.recalled[id]:
+			takenBack = append(takenBack, id)
+		case away != nil:
+			err = away
+		default:
+			l.confirmations.add(id, []routing.AgencyCode{agency}, "", l.config.Clock())
+		}
+	}
+	return takenBack, err
+}
+
+// Away is told that an agency asks for an envelope at this relay, its home, which
+// does not have it. The error is temporary where another relay has it for the agency,
+// or may have it: the agency is moving, and one of the two has not heard of it yet;
+// nil where nobody has it.
+func (l *Ledger) Away(ctx context.Context, agency routing.AgencyCode, id envelope.ID) error {
+	return l.elsewhere(ctx, agency, []envelope.ID{id}).away(id)
+}
+
+// elsewhere is where deliveries stand at the other relays, as far as they answer.
+type elsewhere struct {
+	recalled, done, waits map[envelope.ID]bool
+	silent                []routing.RelayID
+}
+
+// away is a temporary refusal where another relay has the envelope still, or may
+// have it.
+func (e elsewhere) away(id envelope.ID) error {
+	switch {
+	case e.done[id], e.recalled[id]:
+		return nil
+	case e.waits[id]:
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE,
+			"envelope %s is on its way here from another relay; call again in a moment", id)
+	case len(e.silent) > 0:
+		return envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE,
+			"envelope %s is not here, and relays that may know what became of it do not answer just now: %v; call again", id, e.silent)
+	}
+	return nil
+}
+
+func (l *Ledger) elsewhere(ctx context.Context, agency routing.AgencyCode, ids []envelope.ID) elsewhere {
+	e := elsewhere{recalled: make(map[envelope.ID]bool), done: make(map[envelope.ID]bool), waits: make(map[envelope.ID]bool)}
 	answers, silent := l.standings(ctx, agency, ids)
+	e.silent = silent
 	for _, answer := range answers {
 		for _, a := range answer.GetAnswers() {
 			id, err := envelope.IDFromBytes(a.GetEnvelopeId())
@@ -78,29 +126,14 @@ func (l *Ledger) Confirmed(ctx context.Context, agency routing.AgencyCode, ids [
 			}
 			switch d := a.GetStandings()[0].GetDelivery(); a.GetStandings()[0].GetPlace() {
 			case relayv1.Place_PLACE_INBOX, relayv1.Place_PLACE_QUEUE:
-				waits[id] = true
+				e.waits[id] = true
 			case relayv1.Place_PLACE_SETTLED:
-				recalled[id] = recalled[id] || d.GetReason() == exchangev1.ErrorReason_ERROR_REASON_RECALLED
-				done[id] = done[id] || d.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
+				e.recalled[id] = e.recalled[id] || d.GetReason() == exchangev1.ErrorReason_ERROR_REASON_RECALLED
+				e.done[id] = e.done[id] || d.GetTransport() == exchangev1.TransportStatus_TRANSPORT_STATUS_DONE
 			}
 		}
 	}
-	for _, id := range ids {
-		switch {
-		case done[id]: // which is final
-		case recalled[id]:
-			takenBack = append(takenBack, id)
-		case waits[id]:
-			err = envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE,
-				"envelope %s is on its way here from another relay; call again in a moment", id)
-		case len(silent) > 0:
-			err = envelope.Refuse(exchangev1.ErrorReason_ERROR_REASON_NO_ROUTE,
-				"envelope %s is not here, and relays that may know what became of it do not answer just now: %v; call again", id, silent)
-		default:
-			l.confirmations.add(id, []routing.AgencyCode{agency}, "", l.config.Clock())
-		}
-	}
-	return takenBack, err
+	return e
 }
 
 // standings asks the other relays where deliveries to an agency stand.

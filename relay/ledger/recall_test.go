@@ -109,6 +109,30 @@ func TestAConfirmationOfWhatWasTakenBackElsewhere(t *testing.T) {
 	}
 }
 
+// What an agency asks for at a home that does not have it may come as long as another
+// relay has it, or may have it.
+func TestAway(t *testing.T) {
+	m := newMesh(t)
+	id := m.travel()
+	d := &m.spools["trung"].records[id].Deliveries[0] // that of H26
+	d.Place = envelope.InInbox
+	if err := m.ledgers["nam"].Away(t.Context(), "H26", id); !envelope.Temporary(err) {
+		t.Errorf("while another relay has it: %v", err)
+	}
+	if err := m.ledgers["nam"].Away(t.Context(), "H26", envelope.ID{1}); err != nil {
+		t.Errorf("nobody has it: %v", err)
+	}
+	m.silent["trung"] = true
+	if err := m.ledgers["nam"].Away(t.Context(), "H26", envelope.ID{1}); !envelope.Temporary(err) {
+		t.Errorf("while a relay is silent: %v", err)
+	}
+	m.silent["trung"] = false
+	d.Place, d.Transport = envelope.Settled, done
+	if err := m.ledgers["nam"].Away(t.Context(), "H26", id); err != nil {
+		t.Errorf("after it was confirmed: %v", err)
+	}
+}
+
 // Where a confirmation is durable first, the recipient is asked.
 func TestARecallThatConfirmationForestalls(t *testing.T) {
 	m := newMesh(t)
